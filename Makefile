@@ -1,0 +1,87 @@
+# `make help` explains the targets. Nothing has to be installed first but Python (3.11 or newer) and make.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV ?= .venv
+PORT ?= 9092
+BOOTSTRAP ?=
+ARGS ?=
+
+RUN := $(VENV)/bin/python
+STAMP := $(VENV)/.stamp
+COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
+.PHONY: help env demo test test-fast check format kafka bench dist lock clean
+
+help: ## Show this.
+	@echo "make [target], and what it does:"
+	@sed -n -E 's/^([a-z-]+):[^#]*## (.*)/  \1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+	@echo
+	@echo "Settings: PYTHON=$(PYTHON) (what makes the environment), VENV=$(VENV) (where it is),"
+	@echo "ARGS='…' (more arguments for demo, test, test-fast and bench)."
+
+env: $(STAMP) ## Make the environment in .venv, from locked requirements. Every other target does so by itself.
+
+$(STAMP): requirements/dev.txt requirements/flights.txt requirements/install.py pyproject.toml
+	@command -v $(PYTHON) > /dev/null || \
+		{ echo "$(PYTHON) is not in PATH: install Python 3.11 or newer, or name another: make PYTHON=…" >&2; exit 1; }
+	@$(PYTHON) requirements/install.py $(VENV)
+
+demo: $(STAMP) ## Run the flights job on the embedded broker; on a real Kafka with BOOTSTRAP=host:port.
+	@$(RUN) examples/flights/demo.py $(if $(BOOTSTRAP),--bootstrap-servers $(BOOTSTRAP)) $(ARGS)
+
+test: $(STAMP) ## Run every test, on the embedded broker and on a real Kafka, which is fetched, started and stopped.
+	@if remedy=$$($(RUN) -m tests.kafka_server prepare); then \
+		$(RUN) -m pytest $(ARGS); \
+	elif [ -n "$${PAPERBOY_TEST_BOOTSTRAP:-}" ]; then \
+		echo "Tests that start a Kafka of their own will fail. $$remedy" >&2; \
+		$(RUN) -m pytest $(ARGS); \
+	else \
+		$(RUN) -m pytest -m "not kafka" $(ARGS) || true; \
+		echo "The tests above are those that need no Kafka. $$remedy" >&2; \
+		exit 1; \
+	fi
+
+test-fast: $(STAMP) ## Run the tests that need nothing but Python, in less than a minute.
+	@$(RUN) -m pytest -m "not kafka" $(ARGS)
+
+check: $(STAMP) ## Check format, lint, types and the arrows between the rooms.
+	$(VENV)/bin/ruff format --check --diff
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/basedpyright --level error
+	PATH="$(abspath $(VENV))/bin:$$PATH" basedpyright --ignoreexternal --verifytypes paperboy
+	$(VENV)/bin/lint-imports
+
+format: $(STAMP) ## Format the code, and mend what ruff can mend.
+	$(VENV)/bin/ruff format
+	$(VENV)/bin/ruff check --fix
+
+kafka: $(STAMP) ## Run a real Kafka in the foreground on PORT (9092), until Ctrl-C.
+	@$(RUN) -m tests.kafka_server run --port $(PORT)
+
+bench: $(STAMP) ## Measure, on a Kafka of its own, what benchmarks/README.md shows.
+	@$(RUN) -m benchmarks $(ARGS)
+
+dist: $(STAMP) ## Build the sdist and, from it, the wheel; install that in a clean environment, and import it.
+	@rm -rf dist build/dist
+	@$(VENV)/bin/hatchling build -t sdist
+	@$(RUN) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist dist/*.tar.gz
+	@$(PYTHON) -m venv build/dist
+	@build/dist/bin/python -m pip --disable-pip-version-check install --quiet dist/*.whl
+	@cd build && dist/bin/python -c "import importlib.metadata, paperboy; \
+		print('paperboy-streams', importlib.metadata.version('paperboy-streams'), 'from', paperboy.__file__)"
+	@ls dist
+
+lock: $(STAMP) ## Pin the requirements anew: within the bounds that stand, or to the newest with ARGS=--upgrade.
+	$(COMPILE) $(ARGS) pyproject.toml requirements/dev.in -o requirements/dev.txt
+	$(COMPILE) $(ARGS) requirements/java.in -o requirements/java.txt
+	$(COMPILE) $(ARGS) --no-deps requirements/flights.in -o requirements/flights.txt
+
+clean: ## Remove the environment, and everything that was built or cached here.
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .paperboy
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,5 @@
+"""Apache Kafka, through aiokafka."""
+
+from paperboy.brokers.kafka.broker import KafkaBroker
+
+__all__ = ["KafkaBroker"]

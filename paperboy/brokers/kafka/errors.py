@@ -1,0 +1,53 @@
+"""aiokafka's errors in our words."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from aiokafka import errors as kafka_errors
+
+from paperboy.errors import AuthenticationFailed, BrokerError, NotOwner, RecordTooLarge, TopicNotFound
+
+_REFUSED = (
+    kafka_errors.AuthenticationFailedError,
+    kafka_errors.SaslAuthenticationFailed,
+    kafka_errors.AuthenticationMethodNotSupported,
+    kafka_errors.UnsupportedSaslMechanismError,
+    kafka_errors.TopicAuthorizationFailedError,
+    kafka_errors.GroupAuthorizationFailedError,
+    kafka_errors.ClusterAuthorizationFailedError,
+    kafka_errors.TransactionalIdAuthorizationFailed,
+)
+
+_MOVED_ON = (
+    kafka_errors.CommitFailedError,
+    kafka_errors.UnknownMemberIdError,
+    kafka_errors.IllegalGenerationError,
+    kafka_errors.RebalanceInProgressError,
+    kafka_errors.IllegalStateError,
+    kafka_errors.FencedInstanceIdError
+    if hasattr(kafka_errors, "FencedInstanceIdError")
+    else kafka_errors.CommitFailedError,
+)
+
+
+def translated(error: BaseException, doing: str) -> BrokerError:
+    """Our error for one of aiokafka's; `doing` completes "… failed", as in ``"Commit of group 'g'"``."""
+    reason = str(error) or type(error).__name__
+    if isinstance(error, _REFUSED):
+        return AuthenticationFailed(f"{doing} was refused by the broker: {reason}; check the credentials and ACLs.")
+    if isinstance(error, _MOVED_ON):
+        return NotOwner(f"{doing} was refused because the group has moved on: {reason}")
+    if isinstance(error, kafka_errors.MessageSizeTooLargeError | kafka_errors.RecordListTooLargeError):
+        return RecordTooLarge(f"{doing} failed: {reason}; raise the topic's max.message.bytes or send less.")
+    if isinstance(error, kafka_errors.UnknownTopicOrPartitionError):
+        return TopicNotFound(f"{doing} failed: the topic or partition does not exist ({reason}).")
+    return BrokerError(f"{doing} failed: {reason}")
+
+
+@contextmanager
+def translating(doing: str) -> Iterator[None]:
+    """Raise what aiokafka raises inside as our own error, chained."""
+    try:
+        yield
+    except (kafka_errors.KafkaError, kafka_errors.ConsumerStoppedError, OSError, TimeoutError) as error:
+        raise translated(error, doing) from error

@@ -1,0 +1,106 @@
+"""Writing batches to Kafka."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from aiokafka import AIOKafkaProducer
+
+from paperboy.brokers.kafka.errors import translated, translating
+from paperboy.brokers.protocol import Ack, Outgoing, TopicPartition
+from paperboy.errors import BrokerError
+
+BATCH_BYTES = 256 * 1024
+_NO_HEADERS: list[tuple[str, bytes]] = []  # aiokafka's batch takes a list and nothing else
+
+
+class KafkaProducer:
+    """An idempotent producer (acks=all) of ready-made batches.
+
+    aiokafka's own batches carry sequence numbers: once one has failed for good, the numbers behind it are void
+    and its sender may be dead. So after a failure everything under way is let finish, and the next send begins
+    with a new producer.
+    """
+
+    def __init__(self, bootstrap_servers: str, options: Mapping[str, object]) -> None:
+        self._name = bootstrap_servers
+        self._options = {"max_batch_size": BATCH_BYTES, **options}
+        self._producer: AIOKafkaProducer | None = None
+        self._failed = False
+        self._under_way: set[asyncio.Future[Ack]] = set()
+        self._renewal = asyncio.Lock()
+
+    async def start(self) -> None:
+        with translating(f"Connecting a producer to {self._name}"):
+            self._producer = await self._new()
+
+    async def stop(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            with translating(f"Closing the producer to {self._name}"):
+                await producer.stop()
+
+    async def send(self, partition: TopicPartition, records: Sequence[Outgoing]) -> list["asyncio.Future[Ack]"]:
+        producer = self._producer
+        if self._failed:
+            producer = await self._renewed()
+        if producer is None:
+            raise BrokerError(f"The producer to {self._name} is not open.")
+        acks = []
+        batch = producer.create_batch()
+        for key, value, headers, timestamp_ms in records:
+            listed = list(headers) if headers else _NO_HEADERS
+            if batch.append(timestamp=timestamp_ms, key=key, value=value, headers=listed) is None:
+                acks.append(await self._submit(producer, batch, partition))
+                batch = producer.create_batch()
+                batch.append(timestamp=timestamp_ms, key=key, value=value, headers=listed)
+        if batch.record_count():
+            acks.append(await self._submit(producer, batch, partition))
+        return acks
+
+    async def _submit(
+        self, producer: AIOKafkaProducer, batch: "object", partition: TopicPartition
+    ) -> "asyncio.Future[Ack]":
+        batch.close()  # type: ignore[attr-defined]
+        count = batch.record_count()  # type: ignore[attr-defined]
+        ack: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
+        with translating(f"Sending to {partition} on {self._name}"):
+            delivery = await producer.send_batch(batch, partition.topic, partition=partition.partition)
+
+        def settle(delivery: "asyncio.Future[object]") -> None:
+            self._under_way.discard(ack)
+            error = asyncio.CancelledError() if delivery.cancelled() else delivery.exception()
+            if error is None:
+                base_offset = getattr(delivery.result(), "offset", None)
+                if not ack.done():
+                    ack.set_result(Ack(-1 if base_offset is None else base_offset, count))
+                return
+            self._failed = True
+            if not ack.done():
+                ack.set_exception(translated(error, f"Sending {count} records to {partition} on {self._name}"))
+                ack.exception()  # whoever dropped the future has dropped the error with it
+
+        self._under_way.add(ack)
+        delivery.add_done_callback(settle)
+        return ack
+
+    async def _renewed(self) -> AIOKafkaProducer | None:
+        async with self._renewal:
+            if self._failed and self._producer is not None:
+                with translating(f"Renewing the producer to {self._name}"):
+                    if self._under_way:
+                        await asyncio.wait(list(self._under_way))
+                    await self._producer.stop()
+                    self._producer = await self._new()
+                self._failed = False
+        return self._producer
+
+    async def _new(self) -> AIOKafkaProducer:
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self._name, acks="all", enable_idempotence=True, linger_ms=0, **self._options
+        )
+        try:
+            await producer.start()
+        except BaseException:
+            await producer.stop()
+            raise
+        return producer

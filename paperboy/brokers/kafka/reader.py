@@ -1,0 +1,56 @@
+"""Reading named partitions of Kafka from chosen offsets, outside any group."""
+
+import asyncio
+from collections.abc import Collection, Mapping
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka import TopicPartition as KafkaTopicPartition
+
+from paperboy.brokers.kafka.errors import translating
+from paperboy.brokers.kafka.fetch import fetch
+from paperboy.brokers.protocol import Record, TopicPartition
+from paperboy.errors import BrokerError
+
+
+class KafkaReader:
+    """A consumer without a group; reads committed records only."""
+
+    def __init__(self, bootstrap_servers: str, options: Mapping[str, object]) -> None:
+        self._name = bootstrap_servers
+        self._options = options
+        self._consumer: AIOKafkaConsumer | None = None
+        self._positions: dict[TopicPartition, int] = {}
+
+    async def start(self, offsets: Mapping[TopicPartition, int]) -> None:
+        self._positions = dict(offsets)
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._name,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            **self._options,
+        )
+        with translating(f"Connecting a reader to {self._name}"):
+            await self._consumer.start()
+            self._consumer.assign([KafkaTopicPartition(*partition) for partition in offsets])
+            for partition, offset in offsets.items():
+                self._consumer.seek(KafkaTopicPartition(*partition), offset)
+            await asyncio.sleep(0)  # aiokafka's stop raises CancelledError where a task of its own has not begun yet
+
+    async def stop(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await consumer.stop()
+
+    async def fetch(
+        self, partitions: Collection[TopicPartition], timeout_sec: float, max_records: int | None = None
+    ) -> dict[TopicPartition, list[Record]]:
+        if self._consumer is None:
+            raise BrokerError(f"The reader of {self._name} is not open.")
+        return await fetch(self._consumer, partitions, timeout_sec, max_records, self._name)
+
+    def position(self, partition: TopicPartition) -> int:
+        if self._consumer is None:
+            raise BrokerError(f"The reader of {self._name} is not open.")
+        state = self._consumer._subscription.subscription.assignment.state_value(partition)
+        return int(state.position)

@@ -1,0 +1,297 @@
+"""The narrow door to a log: what the engine asks of a broker, and nothing more.
+
+Two brokers stand behind it: ``brokers.kafka`` (aiokafka) and ``brokers.memory`` (in process). One
+contract suite, ``tests/contract``, runs against both; where they differ, the memory broker is wrong.
+
+Transactions are not here yet. They will come as a third kind of `Producer`; nothing below stands in
+their way: sends return acks, and committing input offsets is a call of its own.
+"""
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+from aiokafka import ConsumerRecord
+
+from paperboy.clock import Clock
+
+__all__ = [
+    "Ack",
+    "Assignment",
+    "Assignor",
+    "Broker",
+    "Consumer",
+    "ConsumerRecord",
+    "Headers",
+    "Member",
+    "MembershipOptions",
+    "Outgoing",
+    "Producer",
+    "Reader",
+    "RebalanceListener",
+    "Record",
+    "TopicDescription",
+    "TopicPartition",
+    "TopicSpec",
+    "Watermark",
+]
+
+Record: TypeAlias = ConsumerRecord[Any, Any]
+"""A consumed record: raw from a broker (key and value are bytes or None), decoded in a handler."""
+
+Headers = Sequence[tuple[str, bytes]]
+"""Header names and values, order and duplicates kept."""
+
+Outgoing = tuple[bytes | None, bytes | None, Headers, int]
+"""A record on its way out: key, value, headers, timestamp in ms. A plain tuple, because there is one per record."""
+
+
+class TopicPartition(NamedTuple):
+    """One partition of a topic. Equal to, and hashed as, aiokafka's own of that name."""
+
+    topic: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}]"
+
+
+class Watermark(NamedTuple):
+    """The end of a partition's log as it was known at some moment."""
+
+    end_offset: int
+    """The offset the next readable record will have (the last stable one, where transactions are read committed)."""
+    age_sec: float
+    """How long ago the broker said so, in seconds."""
+
+
+class Ack(NamedTuple):
+    """The broker's word that a batch is in the log."""
+
+    base_offset: int
+    """The offset of the batch's first record; -1 where the broker knows the batch but not where it stands."""
+    records: int
+    """How many records the batch held; their offsets follow one another."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """A topic to create. ``replication_factor=None`` takes the cluster's default."""
+
+    name: str
+    partitions: int
+    replication_factor: int | None = None
+    config: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicDescription:
+    """A topic as it is: its partition count and its effective settings, all as the broker spells them."""
+
+    name: str
+    partitions: int
+    config: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What the group gave this consumer, until the next rebalance."""
+
+    generation: int
+    """A number of ours that grows with every assignment of this consumer."""
+    partitions: tuple[TopicPartition, ...]
+    """Sorted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member of a group, as an assignor sees it."""
+
+    topics: frozenset[str]
+    user_data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MembershipOptions:
+    """How a consumer takes part in its group. Times are in seconds."""
+
+    session_timeout_sec: float = 10.0
+    heartbeat_interval_sec: float = 3.0
+    rebalance_timeout_sec: float = 60.0
+    """How long a revoke may take before the group goes on without this member."""
+    group_instance_id: str | None = None
+
+
+class Assignor(Protocol):
+    """Decides which member gets which partitions; handed to the broker by the engine."""
+
+    name: str
+
+    def user_data(self) -> bytes:
+        """What this member tells the leader about itself with every join."""
+        ...
+
+    def assign(
+        self, members: Mapping[str, Member], partition_counts: Mapping[str, int]
+    ) -> dict[str, list[TopicPartition]]:
+        """Run by the group's leader: every partition of every subscribed topic goes to exactly one member."""
+        ...
+
+
+class RebalanceListener(Protocol):
+    """Told by a consumer what the group decided. Rebalances are eager: a revoke takes everything."""
+
+    async def on_revoked(self, partitions: Collection[TopicPartition]) -> None:
+        """Before the group gives these away. Heartbeats go on while this runs, for
+        `MembershipOptions.rebalance_timeout_sec` at most; commits with the current generation still pass. Not called by
+        `Consumer.stop`."""
+        ...
+
+    def on_assigned(self, assignment: Assignment) -> None:
+        """After a rebalance. Every partition is held (nothing is fetched) until `Consumer.release`. Must not block."""
+        ...
+
+
+class Reader(Protocol):
+    """Reads named partitions from chosen offsets, outside any group."""
+
+    async def start(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Connect, and stand at these offsets."""
+        ...
+
+    async def stop(self) -> None: ...
+
+    async def fetch(
+        self, partitions: Collection[TopicPartition], timeout_sec: float, max_records: int | None = None
+    ) -> dict[TopicPartition, list[Record]]:
+        """Chunks of records, in offset order, of the named partitions only; what is fetched for others is kept.
+
+        Returns as soon as there is anything, or ``{}`` after `timeout_sec` seconds. Keys and values are bytes or None.
+
+        Raises:
+            OffsetOutOfRange: a position is not in the log (nothing is reset silently).
+            BrokerError: reading is refused.
+        """
+        ...
+
+    def position(self, partition: TopicPartition) -> int:
+        """The offset after the last record handed out, moved past transaction markers and compacted gaps as well."""
+        ...
+
+
+class Consumer(Protocol):
+    """A member of a consumer group."""
+
+    async def start(self, listener: RebalanceListener) -> None:
+        """Connect and join. Returns before the first assignment."""
+        ...
+
+    async def stop(self) -> None:
+        """Leave the group (a static member stays in it until its session ends) and disconnect. Commits nothing."""
+        ...
+
+    async def fetch(
+        self, partitions: Collection[TopicPartition], timeout_sec: float, max_records: int | None = None
+    ) -> dict[TopicPartition, list[Record]]:
+        """As `Reader.fetch`. May take longer than its time-out while a rebalance is under way. Not to be cancelled."""
+        ...
+
+    def position(self, partition: TopicPartition) -> int | None:
+        """As `Reader.position`; None where the partition is not ours now, or is held."""
+        ...
+
+    def watermark(self, partition: TopicPartition) -> Watermark | None:
+        """What the last fetch said about the partition's end; None where nothing was fetched yet."""
+        ...
+
+    def release(self, offsets: Mapping[TopicPartition, int], generation: int) -> None:
+        """Begin fetching these partitions at these offsets; does nothing where `generation` is over."""
+        ...
+
+    def seek(self, offsets: Mapping[TopicPartition, int], generation: int) -> None:
+        """Move to these offsets, dropping what was fetched ahead; does nothing where `generation` is over."""
+        ...
+
+    def owns(self, generation: int) -> bool:
+        """Whether this generation's assignment is still the group's, as far as this member has heard."""
+        ...
+
+    async def commit(self, offsets: Mapping[TopicPartition, int], generation: int) -> None:
+        """Commit these offsets (of the next record to handle) for the group.
+
+        Raises:
+            NotOwner: the generation is over; nothing was committed.
+            BrokerError: it failed, or its outcome is not known; committing the same or later offsets again is safe.
+        """
+        ...
+
+    def rejoin(self) -> None:
+        """Ask the group for a rebalance."""
+        ...
+
+
+class Producer(Protocol):
+    """Writes batches. Order is kept per partition; retries neither lose nor repeat a record."""
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None:
+        """Deliver what was sent, and disconnect."""
+        ...
+
+    async def send(self, partition: TopicPartition, records: Sequence[Outgoing]) -> list["asyncio.Future[Ack]"]:
+        """Queue records as batches of at most 256 KiB (or one record) each: one future a batch, in order.
+
+        Waits only for room in the send queue. A future fails with BrokerError; batches behind it may still arrive.
+        """
+        ...
+
+
+class Broker(Protocol):
+    """One broker or cluster, as one engine is connected to it."""
+
+    name: str
+    """As the user wrote it, for messages: ``localhost:9092``, ``memory://flights``."""
+    clock: Clock
+    new_topic_partitions: int | None
+    """The partition count input topics get when they do not exist; None where they are not ours to create."""
+
+    async def start(self) -> None:
+        """Connect.
+
+        Raises:
+            BrokerUnreachable: nobody answered within the connect time-out.
+            AuthenticationFailed: the credentials were refused.
+        """
+        ...
+
+    async def stop(self) -> None: ...
+
+    async def describe_topics(self, names: Collection[str]) -> dict[str, TopicDescription]:
+        """The topics of these names that exist. Asking creates none."""
+        ...
+
+    async def create_topics(self, topics: Sequence[TopicSpec]) -> None:
+        """Create them, and return when they can be used; one that exists by now is left as it is."""
+        ...
+
+    async def beginning_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]: ...
+
+    async def end_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """The offset after the last readable record (read committed: the last stable offset)."""
+        ...
+
+    async def committed(
+        self, group_id: str, partitions: Collection[TopicPartition]
+    ) -> dict[TopicPartition, int | None]:
+        """The group's committed offsets; None where it has none."""
+        ...
+
+    def consumer(
+        self, group_id: str, topics: Collection[str], assignor: Assignor, options: MembershipOptions
+    ) -> Consumer: ...
+
+    def reader(self) -> Reader: ...
+
+    def producer(self) -> Producer: ...

@@ -1,0 +1,137 @@
+"""Making a task's finished work durable."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from paperboy.brokers.protocol import Ack, Consumer, Outgoing, Producer, TopicPartition
+from paperboy.clock import Clock
+from paperboy.errors import BrokerError, NotOwner
+from paperboy.tables.partition import Layer, TablePartition, changelog_values
+
+_SLICE = 4_000
+"""Changed keys that are encoded before the loop gets its turn."""
+
+
+class ForeignWrite(BrokerError):
+    """Somebody else has written to a changelog since this task's store was last in step with it."""
+
+
+class ChangelogPartition(Protocol):
+    """A table's partition with the changelog partition behind it."""
+
+    partition: TablePartition
+    changelog: TopicPartition
+
+
+class Checkpoint:
+    """One attempt, at a message boundary, at making a task's finished work durable. The steps, in their order:
+
+    1. swap each table's layer for a new one (here, in the constructor: the task goes on at once);
+    2. write the last value of each changed key to the changelog (outputs were flushed just before);
+    3. wait for every ack, of outputs and of changelog records;
+    4. write the changes and the changelog offset they reach to the store, atomically;
+    5. commit the input positions;
+    6. report (`committed`).
+
+    Ownership is asked for before 2, 4 and 5. If 2 to 4 fail, the swapped layers are of no use any more: the task
+    drops its work and restores. If only 5 fails, the next checkpoint commits.
+
+    Args:
+        tables: the task's tables and their changelogs.
+        positions: for each input partition, the offset below which everything is finished; only what has moved.
+        outputs: acks to wait for.
+        generation: the assignment this belongs to.
+    """
+
+    def __init__(
+        self,
+        tables: Sequence[ChangelogPartition],
+        positions: Mapping[TopicPartition, int],
+        outputs: Sequence["asyncio.Future[Ack]"],
+        consumer: Consumer,
+        producer: Producer,
+        clock: Clock,
+        generation: int,
+    ) -> None:
+        self.positions = positions
+        self.committed = False
+        self.changed_keys = 0
+        self._outputs = outputs
+        self._consumer = consumer
+        self._producer = producer
+        self._clock = clock
+        self._generation = generation
+        self._layers: list[tuple[ChangelogPartition, Layer]] = [
+            (table, table.partition.freeze()) for table in tables if table.partition.layer
+        ]
+
+    async def run(self) -> None:
+        """Steps 2 to 6.
+
+        Raises:
+            NotOwner: the assignment is over; nothing more may be written.
+            BrokerError: step 2 or 3 failed, or the changelog is not as the store expects (`ForeignWrite`).
+        """
+        self._check_owned()
+        written = []
+        for table, layer in self._layers:  # 2
+            changes = await self._encoded(layer)
+            now_ms = self._clock.time_ms()
+            records: list[Outgoing] = [(key, value, (), now_ms) for key, value in changes.items()]
+            acks = await self._producer.send(table.changelog, records)
+            written.append((table, changes, acks))
+            self.changed_keys += len(changes)
+        waiting = [*self._outputs, *(ack for _, _, acks in written for ack in acks)]  # 3
+        if waiting:
+            await asyncio.wait(waiting)
+        for ack in waiting:
+            ack.result()
+        reached = [_offset_reached(table, acks) for table, _, acks in written]
+        self._check_owned()
+        for (table, changes, _), offset in zip(written, reached, strict=True):  # 4
+            table.partition.store.write(changes, offset)
+            table.partition.thaw()
+        await self._commit()  # 5
+
+    async def _commit(self) -> None:
+        if not self.positions:
+            self.committed = True
+            return
+        self._check_owned()
+        try:
+            await self._consumer.commit(self.positions, self._generation)
+            self.committed = True
+        except NotOwner:
+            raise
+        except BrokerError:
+            self.committed = False  # the same or later positions are committed next time
+
+    async def _encoded(self, layer: Layer) -> dict[bytes, bytes | None]:
+        if len(layer) <= _SLICE:
+            return changelog_values(layer)
+        changes: dict[bytes, bytes | None] = {}
+        keys = list(layer)
+        for start in range(0, len(keys), _SLICE):
+            changes.update(changelog_values({key: layer[key] for key in keys[start : start + _SLICE]}))
+            await asyncio.sleep(0)
+        return changes
+
+    def _check_owned(self) -> None:
+        if not self._consumer.owns(self._generation):
+            raise NotOwner("The assignment this checkpoint belongs to is over.")
+
+
+def _offset_reached(table: ChangelogPartition, acks: Sequence["asyncio.Future[Ack]"]) -> int:
+    """The changelog offset after the batches just written, which must stand right behind what the store knows."""
+    expected = table.partition.store.changelog_offset or 0
+    for future in acks:
+        base_offset, records = future.result()
+        if base_offset != expected:
+            where = "at an unknown offset" if base_offset < 0 else f"at offset {base_offset}"
+            raise ForeignWrite(
+                f"A batch of changelog {table.changelog} landed {where}, where table {table.partition.table!r} expected"
+                f" {expected}: somebody else has written to it, or a retry hid where it stands."
+            )
+        expected += records
+    return expected

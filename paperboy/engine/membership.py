@@ -1,0 +1,305 @@
+"""This worker's part in its group: the tasks it was given, opened, fed and given back."""
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from paperboy.brokers.protocol import Assignment, Broker, Consumer, Record, TopicPartition
+from paperboy.engine.assignment import TaskAssignor
+from paperboy.engine.restore import restore
+from paperboy.engine.source import Source
+from paperboy.engine.steps import Steps
+from paperboy.engine.task import HeldTable, Task, Wiring
+from paperboy.engine.topology import TaskId, TopicGroup, sources_of
+from paperboy.errors import ConfigurationError, OffsetOutOfRange
+from paperboy.handlers.dispatch import Dispatch
+from paperboy.log import get_logger
+from paperboy.tables.partition import TablePartition, Undo
+from paperboy.tables.stores.memory import MemoryStore
+from paperboy.tables.stores.protocol import Store
+
+_log = get_logger("paperboy.membership")
+
+_FETCH_TIMEOUT_SEC = 0.1
+"""A fetch cannot be interrupted: this is how long a partition that gets room may wait for the running one."""
+_STALE_SEC = 5.0
+"""An end offset that was heard longer ago is asked for again."""
+_RESTORES_AT_ONCE = 4
+
+
+class Membership:
+    """Listens to the group, keeps a running `Task` for each one it was given, and fetches for those with room.
+
+    Args:
+        groups: the topic groups, with each topic's dispatch and each table's changelog.
+        changelogs: by table name, the changelog topic and the largest record it takes.
+        fail: told about an error that must stop the engine.
+        spawn: starts a coroutine that the engine owns.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        wiring: Wiring,
+        groups: Sequence[TopicGroup],
+        dispatches: Mapping[str, Dispatch],
+        changelogs: Mapping[str, tuple[str, int]],
+        steps: Steps,
+        assignor: TaskAssignor,
+        fail: Callable[[BaseException], None],
+        spawn: Callable[..., "asyncio.Task[None]"],
+    ) -> None:
+        self.tasks: dict[TaskId, Task] = {}
+        self.assigned = asyncio.Event()
+        """Set while this worker has an assignment."""
+        self._broker = broker
+        self._wiring = wiring
+        self._options = wiring.options
+        self._groups = groups
+        self._dispatches = dispatches
+        self._changelogs = changelogs
+        self._steps = steps
+        self._assignor = assignor
+        self._fail = fail
+        self._spawn = spawn
+        self._runners: dict[TaskId, asyncio.Task[None]] = {}
+        self._stores: dict[tuple[TaskId, str], Store] = {}
+        self._restoring = asyncio.Semaphore(_RESTORES_AT_ONCE)
+        self._room = asyncio.Event()
+        self._stopping = False
+
+    # What the group tells.
+
+    async def on_revoked(self, partitions: Collection[TopicPartition]) -> None:
+        """Drain, checkpoint, release: when this returns, nothing of this worker's is running on these partitions."""
+        self.assigned.clear()
+        _log.info("revoked", partitions=len(partitions))
+        await self.drain()
+
+    def on_assigned(self, assignment: Assignment) -> None:
+        _log.info("assigned", generation=assignment.generation, partitions=len(assignment.partitions))
+        self._assignor.held = list(assignment.partitions)
+        if self._stopping:
+            return
+        given = set(assignment.partitions)
+        tasks = [
+            self._new_task(group, partition, assignment.generation)
+            for group in self._groups
+            for partition in sorted({tp.partition for tp in assignment.partitions if tp.topic in group.topics})
+        ]
+        partial = [task.name for task in tasks if not given.issuperset(task.sources)]
+        if partial:
+            self._fail(
+                ConfigurationError(
+                    f"The group gave this worker only part of task {partial[0]}: do all workers of group"
+                    f" {self._options.group_id!r} run this engine, with the same topics?"
+                )
+            )
+            return
+        self.tasks = {task.id: task for task in tasks}
+        self._forget_stores_of_others()
+        share = self._options.max_buffer_bytes // max(1, len(given))
+        for task in tasks:
+            task.room_bytes = share
+            self._apply_limits(task)
+            self._runners[task.id] = self._spawn(self._run(task), name=f"task {task.name}")
+        self.assigned.set()
+        self._room.set()
+
+    # What the engine asks and tells.
+
+    async def drain(self) -> None:
+        """Let every task finish its message and checkpoint; cancel what takes longer than ``drain_timeout_sec``."""
+        runners = list(self._runners.values())
+        for task in self.tasks.values():
+            task.stop_taking()
+        if runners:
+            _, stuck = await asyncio.wait(runners, timeout=self._options.drain_timeout_sec)
+            for task_id, runner in self._runners.items():
+                if runner in stuck:
+                    _log.warning("handler cancelled", task=str(task_id), after_sec=self._options.drain_timeout_sec)
+                    runner.cancel()
+            if stuck:
+                await asyncio.wait(stuck)
+        self._runners.clear()
+        self.tasks.clear()
+
+    async def stop(self) -> None:
+        """Drain, and take no new assignment."""
+        self._stopping = True
+        self._room.set()
+        await self.drain()
+
+    def apply_limits(self) -> None:
+        """The steps have moved: let the tasks know."""
+        for task in self.tasks.values():
+            self._apply_limits(task)
+            task.wake()
+        self._room.set()
+
+    def make_room(self) -> None:
+        """A task has handled something."""
+        self._room.set()
+
+    def partitions_of(self, table: str) -> list[tuple[int, TablePartition]]:
+        """This worker's partitions of a table, with their numbers."""
+        return [
+            (task_id.partition, task.tables[table])
+            for task_id, task in sorted(self.tasks.items())
+            if task.ready and table in task.tables
+        ]
+
+    async def fetch_for_ever(self) -> None:
+        """Hand records to the tasks that have room, until stopped."""
+        consumer = self._wiring.consumer
+        while not self._stopping:
+            self._room.clear()
+            wanted = {
+                partition: task
+                for task in self.tasks.values()
+                if task.ready
+                for partition, source in task.sources.items()
+                if task.has_room(source) and (source.limit is None or source.fetched < source.limit)
+            }
+            if not wanted:
+                await consumer.fetch((), 0)  # hears what has gone wrong in the background
+                await self._until_room()
+                continue
+            try:
+                chunks = await consumer.fetch(wanted, _FETCH_TIMEOUT_SEC)
+            except OffsetOutOfRange as error:
+                await self._begin_again(error)
+                continue
+            for partition, task in wanted.items():
+                if self.tasks.get(task.id) is task and task.ready:
+                    self._feed(consumer, task, partition, chunks)
+
+    async def ask_for_ends(self) -> None:
+        """Ask for the end offsets that fetches have not brought for a while."""
+        stale = [
+            (task, source)
+            for task in self.tasks.values()
+            for source in task.sources.values()
+            if (watermark := self._wiring.consumer.watermark(source.partition)) is None
+            or watermark.age_sec > _STALE_SEC
+        ]
+        if not stale:
+            return
+        ends = await self._broker.end_offsets([source.partition for _, source in stale])
+        for task, source in stale:
+            source.end_offset = ends[source.partition]
+            task.wake()
+
+    # One task.
+
+    def _new_task(self, group: TopicGroup, partition: int, generation: int) -> Task:
+        task_id = TaskId(group.name, partition)
+        undo: Undo = []
+        tables = {}
+        for table in group.tables:
+            topic, max_record_bytes = self._changelogs[table.name]
+            store = self._stores.setdefault((task_id, table.name), MemoryStore())
+            tables[table.name] = HeldTable(
+                TablePartition(table.name, store, undo, max_record_bytes), TopicPartition(topic, partition)
+            )
+        dispatches = {topic: self._dispatches[topic] for topic in group.topics}
+        assert [source.topic for source in sources_of(group, partition)] == sorted(dispatches)
+        return Task(task_id, dispatches, tables, undo, generation, self._wiring, self._open)
+
+    async def _run(self, task: Task) -> None:
+        try:
+            await task.run()
+        except Exception as error:
+            self._fail(error)
+        finally:
+            task.ready = False
+
+    async def _open(self, task: Task) -> None:
+        """Restore the task's tables, find where its input goes on, and begin fetching there."""
+        counters = self._wiring.counters
+
+        def report(records: int) -> None:
+            counters.restored += records
+
+        async with self._restoring:
+            await restore(task.held_tables, self._broker, report)
+        partitions = list(task.sources)
+        committed = await self._broker.committed(self._options.group_id, partitions)
+        begins = await self._broker.beginning_offsets(partitions)
+        ends = await self._broker.end_offsets(partitions)
+        starts = {}
+        for partition in partitions:
+            starts[partition] = self._start(partition, committed[partition], begins[partition], ends[partition])
+            task.sources[partition].end_offset = ends[partition]
+        fresh = {partition: start for partition, start in starts.items() if start != committed[partition]}
+        if fresh:
+            # So that a later start of this group does not begin somewhere else.
+            await self._wiring.consumer.commit(fresh, task.generation)
+        for partition, start in starts.items():
+            task.sources[partition].start_at(start)
+        self._wiring.consumer.release(starts, task.generation)
+        self._room.set()
+
+    def _start(self, partition: TopicPartition, committed: int | None, begin: int, end: int) -> int:
+        if committed is None:
+            return begin if self._options.auto_offset_reset == "earliest" else end
+        if begin <= committed <= end:
+            return committed
+        return self._out_of_range(partition, committed, begin, end)
+
+    def _out_of_range(self, partition: TopicPartition, offset: int, begin: int, end: int) -> int:
+        if self._options.offset_out_of_range == "stop":
+            raise OffsetOutOfRange(
+                f"Group {self._options.group_id!r} stands at offset {offset} of {partition}, but the log holds {begin} to"
+                f" {end}: records were deleted before they were handled, or the topic was made anew. To go on at"
+                f" {begin}, set offset_out_of_range='continue', or reset the group's offsets.",
+                partition.topic,
+                partition.partition,
+                offset,
+            )
+        lost = max(0, begin - offset)
+        self._wiring.counters.lost += lost
+        _log.error("records lost", partition=str(partition), at_offset=offset, continuing_at=begin, lost=lost)
+        return begin
+
+    async def _begin_again(self, error: OffsetOutOfRange) -> None:
+        """A position has fallen out of the log while it was being read."""
+        partition = TopicPartition(error.topic, error.partition)
+        task = next((task for task in self.tasks.values() if partition in task.sources), None)
+        if task is None:
+            return
+        begin = (await self._broker.beginning_offsets([partition]))[partition]
+        end = (await self._broker.end_offsets([partition]))[partition]
+        start = self._out_of_range(partition, error.offset, begin, end)
+        self._wiring.consumer.seek({partition: start}, task.generation)
+
+    def _feed(
+        self,
+        consumer: Consumer,
+        task: Task,
+        partition: TopicPartition,
+        chunks: Mapping[TopicPartition, list[Record]],
+    ) -> None:
+        source: Source = task.sources[partition]
+        watermark = consumer.watermark(partition)
+        if watermark is not None:
+            source.end_offset = watermark.end_offset
+        records = chunks.get(partition)
+        if records and records[0].offset >= source.fetched:
+            task.put(partition, records)
+        if source.advance(consumer.position(partition)):
+            task.wake()
+
+    async def _until_room(self) -> None:
+        try:
+            async with asyncio.timeout(1.0):
+                await self._room.wait()
+        except TimeoutError:
+            pass
+
+    def _apply_limits(self, task: Task) -> None:
+        for partition, source in task.sources.items():
+            source.limit = self._steps.limit(partition)
+
+    def _forget_stores_of_others(self) -> None:
+        for task_id, table in [key for key in self._stores if key[0] not in self.tasks]:
+            self._stores.pop((task_id, table)).close()

@@ -1,0 +1,133 @@
+"""What a user can set on an engine, and what is set if nothing is."""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+from paperboy.engine.modes import Mode
+from paperboy.errors import ConfigurationError
+
+AutoOffsetReset = Literal["earliest", "latest"]
+CreateTopics = Literal["auto", "never"]
+OffsetOutOfRange = Literal["stop", "continue"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """An engine's options. Whoever sets nothing but the first two loses nothing."""
+
+    bootstrap_servers: str
+    """``host:port`` (several with commas) of a Kafka, or ``memory://`` for a broker of this process alone, or
+    ``memory://name`` for one that several engines share; ``memory://name?partitions=4`` sets the partition count of
+    topics that are created there."""
+    group_id: str
+    """The consumer group: workers with the same one share the work."""
+    fail_on_exception: bool = True
+    """A message that fails stops the engine, where its handler has no ``on_error``; False passes over it."""
+    auto_offset_reset: AutoOffsetReset = "earliest"
+    """Where a partition without a committed offset begins."""
+    offset_out_of_range: OffsetOutOfRange = "stop"
+    """A committed offset that the log no longer holds: stop, or continue at the log's beginning and count the lost."""
+    enable_auto_commit: bool = False
+    """Only False: offsets are committed by checkpoints."""
+    with_bulk_mode: bool = True
+    """Switch a task to bulk mode when its lag is high."""
+    bulk_mode_threshold: int = 10_000
+    """Records of lag above which a task works in bulk; under half of it, singly again."""
+    bulk_mode_max_records: int = 10_000
+    """The largest bulk, in records."""
+    bulk_mode_timeout_ms: int = 1_000
+    """How long a bulk is filled, from its first record on, in milliseconds."""
+    steps: Sequence[Sequence[Any]] | None = None
+    """Lists of handlers: each step's topics are consumed up to their end before the next step's begin."""
+    stop_at_end: bool = False
+    """Return from ``start`` when everything that was in the topics at the start is handled and committed."""
+    on_mode_change: Callable[[str, Mode, Mode], object] | None = None
+    """Called with a task's name, its mode before, and its mode now."""
+    create_topics: CreateTopics = "auto"
+    """``auto`` creates changelog topics; ``never`` refuses to start and lists what is missing."""
+    commit_interval_sec: float = 5.0
+    """At most this long after a message has finished a checkpoint begins that makes it durable."""
+    drain_timeout_sec: float = 30.0
+    """How long a stop or a rebalance waits for the messages in hand."""
+    connect_timeout_sec: float = 30.0
+    """How long the start tries to reach the broker."""
+    session_timeout_sec: float = 10.0
+    """After this long without a heartbeat the group gives this worker's partitions to others."""
+    heartbeat_interval_sec: float = 3.0
+    group_instance_id: str | None = None
+    """Static membership: a worker that comes back under this name within the session keeps its partitions."""
+    checkpoint_attempts: int = 5
+    """How many checkpoints of a task may fail in a row before the engine stops."""
+    max_buffer_bytes: int = 128 * 1024 * 1024
+    """Records fetched ahead, by all tasks together."""
+    max_overlay_bytes: int = 32 * 1024 * 1024
+    """Table writes of one task that are not checkpointed yet: above this, a checkpoint begins."""
+    max_overlay_keys: int = 20_000
+    """As `max_overlay_bytes`, in changed keys."""
+    max_unacked_bytes: int = 16 * 1024 * 1024
+    """Sent records of one task that the broker has not acknowledged: above this, the task waits."""
+    client_options: Mapping[str, object] | None = None
+    """Further options of aiokafka's clients (security, sizes, time-outs), by their names there."""
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> "Options":
+        """Options from keyword arguments.
+
+        Raises:
+            ConfigurationError: one is unknown, missing or out of range; the sentence names it.
+        """
+        known = [field.name for field in fields(cls)]
+        for name in given:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, n=1)
+                hint = (
+                    f"did you mean {close[0]!r}?" if close else "client_options={…} takes those of aiokafka's clients."
+                )
+                raise ConfigurationError(f"Engine has no option {name!r}: {hint}")
+        for name in ("bootstrap_servers", "group_id"):
+            if not isinstance(given.get(name), str) or not given[name]:
+                raise ConfigurationError(f"Engine needs {name}=…, a string that is not empty.")
+        options = cls(**given)
+        options._check()
+        return options
+
+    def _check(self) -> None:
+        if self.enable_auto_commit:
+            raise ConfigurationError(
+                "enable_auto_commit=True would commit messages that are not finished: leave it out, offsets are"
+                " committed by checkpoints (commit_interval_sec)."
+            )
+        for name, allowed in (
+            ("auto_offset_reset", get_args(AutoOffsetReset)),
+            ("offset_out_of_range", get_args(OffsetOutOfRange)),
+            ("create_topics", get_args(CreateTopics)),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ConfigurationError(
+                    f"{name}={getattr(self, name)!r} is not one of {', '.join(map(repr, allowed))}."
+                )
+        for name in (
+            "bulk_mode_threshold",
+            "bulk_mode_max_records",
+            "bulk_mode_timeout_ms",
+            "commit_interval_sec",
+            "drain_timeout_sec",
+            "connect_timeout_sec",
+            "session_timeout_sec",
+            "heartbeat_interval_sec",
+            "checkpoint_attempts",
+            "max_buffer_bytes",
+            "max_overlay_bytes",
+            "max_overlay_keys",
+            "max_unacked_bytes",
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+                raise ConfigurationError(f"{name}={value!r} must be a number above 0.")
+        if self.heartbeat_interval_sec >= self.session_timeout_sec:
+            raise ConfigurationError(
+                f"heartbeat_interval_sec={self.heartbeat_interval_sec:g} must be less than"
+                f" session_timeout_sec={self.session_timeout_sec:g}."
+            )

@@ -1,0 +1,155 @@
+"""Records on their way out of a task."""
+
+import asyncio
+from collections.abc import Collection
+
+from paperboy.brokers.partitioner import partition_for_key
+from paperboy.brokers.protocol import Ack, Broker, Headers, Outgoing, Producer, TopicDescription, TopicPartition
+from paperboy.clock import Clock
+from paperboy.errors import BrokerError, RecordTooLarge, SerializationError, TopicNotFound
+
+FLUSH_BYTES = 256 * 1024
+"""An outbox that holds this much is flushed."""
+
+Send = tuple[str, int | None, bytes | None, bytes | None, Headers, int | None]
+"""What a message sends: topic, partition, key, value, headers, timestamp in ms."""
+
+_RECORD_OVERHEAD_BYTES = 128
+_LATEST_AHEAD_MS = 3_600_000  # Kafka's message.timestamp.after.max.ms
+
+
+class Topics:
+    """The topics that records are sent to, as the broker described them: asked once per topic."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._known: dict[str, TopicDescription] = {}
+
+    def get(self, name: str) -> TopicDescription | None:
+        """The topic, if it was asked for before."""
+        return self._known.get(name)
+
+    async def learn(self, names: Collection[str]) -> None:
+        """Ask for those not known yet.
+
+        Raises:
+            TopicNotFound: one does not exist.
+        """
+        unknown = [name for name in names if name not in self._known]
+        if unknown:
+            self._known.update(await self._broker.describe_topics(unknown))
+        for name in unknown:
+            if name not in self._known:
+                raise TopicNotFound(
+                    f"Topic {name!r}, which a record was sent to, does not exist on {self._broker.name}: create it first."
+                )
+
+
+def check_sendable(send: Send, topic: TopicDescription, now_ms: int) -> None:
+    """Raise what the broker would refuse later, when the record could not be told from its batch any more.
+
+    Raises:
+        RecordTooLarge: it is larger than the topic takes.
+        BrokerError: the partition does not exist, or the timestamp is more than an hour ahead.
+    """
+    name, partition, key, value, headers, timestamp_ms = send
+    if partition is not None and not 0 <= partition < topic.partitions:
+        raise BrokerError(f"Topic {name!r} has no partition {partition}: it has {topic.partitions}.")
+    size = len(key or b"") + len(value or b"") + sum(len(header) + len(data) + 10 for header, data in headers)
+    limit = int(topic.config.get("max.message.bytes", 1_048_588)) - _RECORD_OVERHEAD_BYTES
+    if size > limit:
+        raise RecordTooLarge(
+            f"A record of {size} bytes for topic {name!r} is larger than the {limit} it takes:"
+            " send less, or raise the topic's max.message.bytes."
+        )
+    if timestamp_ms is not None and not 0 <= timestamp_ms <= now_ms + _LATEST_AHEAD_MS:
+        raise BrokerError(
+            f"A record for topic {name!r} has timestamp {timestamp_ms} ms: it must be 0 or more, and not more than"
+            " an hour ahead of now."
+        )
+
+
+def check_bytes(topic: str, key: object, value: object, headers: object) -> None:
+    """Only bytes go out.
+
+    Raises:
+        SerializationError: the key, the value or a header is something else.
+    """
+    for part, data in (("key", key), ("value", value)):
+        if data is not None and type(data) is not bytes:
+            raise SerializationError(
+                f"The {part} sent to topic {topic!r} is {type(data).__name__}, not bytes or None: encode it first."
+            )
+    try:
+        wrong = [pair for pair in headers if type(pair[0]) is not str or type(pair[1]) is not bytes]  # type: ignore[attr-defined]
+    except (TypeError, IndexError, KeyError):
+        wrong = [headers]
+    if wrong:
+        raise SerializationError(f"A header sent to topic {topic!r} is {wrong[0]!r}, not a pair of str and bytes.")
+
+
+class Outbox:
+    """Collects what finished messages send, by partition; written in batches.
+
+    Args:
+        max_unacked_bytes: above this, `flush` waits for acks.
+    """
+
+    def __init__(self, producer: Producer, topics: Topics, clock: Clock, max_unacked_bytes: int) -> None:
+        self.bytes = 0
+        """Waiting to be flushed."""
+        self._producer = producer
+        self._topics = topics
+        self._clock = clock
+        self._max_unacked_bytes = max_unacked_bytes
+        self._queues: dict[TopicPartition, list[Outgoing]] = {}
+        self._acks: list[asyncio.Future[Ack]] = []
+        self._unacked_bytes = 0
+        self._keyless = 0
+        self._flushing = asyncio.Lock()
+
+    def put(self, send: Send) -> None:
+        """Queue what a finished message sent; its topic is known by now."""
+        name, partition, key, value, headers, timestamp_ms = send
+        topic = self._topics.get(name)
+        assert topic is not None
+        if partition is None:
+            # Records without a key stay together until the next flush, and then move on: large batches, all partitions.
+            partition = self._keyless % topic.partitions if key is None else partition_for_key(key, topic.partitions)
+        if timestamp_ms is None:
+            timestamp_ms = self._clock.time_ms()
+        self._queues.setdefault(TopicPartition(name, partition), []).append((key, value, headers, timestamp_ms))
+        self.bytes += len(key or b"") + len(value or b"") + 64
+
+    async def flush(self) -> None:
+        """Hand everything to the producer; waits for room, not for acks.
+
+        Raises:
+            BrokerError: an earlier batch failed.
+        """
+        async with self._flushing:
+            queues, size = self._queues, self.bytes
+            self._queues, self.bytes = {}, 0
+            self._keyless += 1
+            for partition, records in queues.items():
+                self._acks.extend(await self._producer.send(partition, records))
+            self._unacked_bytes += size
+            if self._unacked_bytes > self._max_unacked_bytes:
+                await asyncio.wait(self._acks)
+            if all(ack.done() for ack in self._acks):
+                for ack in self._acks:
+                    ack.result()
+                self._acks.clear()
+                self._unacked_bytes = 0
+
+    def take_acks(self) -> list["asyncio.Future[Ack]"]:
+        """What was flushed and is not known to be in the log: a checkpoint waits for these."""
+        acks, self._acks = self._acks, []
+        self._unacked_bytes = 0
+        return acks
+
+    def discard(self) -> None:
+        """Forget what waits; what was flushed may be in the log."""
+        self._queues, self.bytes = {}, 0
+        self._acks.clear()
+        self._unacked_bytes = 0

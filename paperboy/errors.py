@@ -1,0 +1,67 @@
+"""Every error that paperboy itself raises.
+
+An error's message is one sentence that a person can act on: it names the topic, partition, offset
+or setting it is about, and the remedy. The cause, where there is one, is chained.
+"""
+
+
+class PaperboyError(Exception):
+    """The root of every error that is ours. What a handler raises leaves the engine as it is."""
+
+
+class ConfigurationError(PaperboyError):
+    """Something was set up wrongly, found before or at the start: nothing was consumed."""
+
+
+class BrokerError(PaperboyError):
+    """The broker refused or failed an operation."""
+
+
+class BrokerUnreachable(BrokerError):
+    """No broker answered within the stated time."""
+
+
+class AuthenticationFailed(BrokerError):
+    """The broker answered, and refused who we say we are or what we may do."""
+
+
+class NotOwner(BrokerError):
+    """The group has moved on: these partitions may belong to another worker by now."""
+
+
+class OffsetOutOfRange(BrokerError):
+    """A position lies outside what the log still holds, or does not hold yet."""
+
+    def __init__(self, message: str, topic: str, partition: int, offset: int) -> None:
+        super().__init__(message)
+        self.topic = topic
+        self.partition = partition
+        self.offset = offset
+
+
+class RecordTooLarge(BrokerError):
+    """A record is larger than its topic takes."""
+
+
+class TopicNotFound(BrokerError):
+    """A topic that was named does not exist."""
+
+
+class SerializationError(PaperboyError):
+    """An object could not become bytes, or would not come back equal."""
+
+
+class DeserializationError(PaperboyError):
+    """Bytes could not become an object."""
+
+
+class TableError(PaperboyError):
+    """A table was used where or how it cannot be."""
+
+
+class CheckpointError(PaperboyError):
+    """Finished work could not be made durable, and trying again did not help."""
+
+
+class RestoreError(PaperboyError):
+    """A table could not be brought to the end of its changelog."""

@@ -1,0 +1,89 @@
+"""What travels with a message through its hooks."""
+
+from typing import Any, Protocol
+
+from paperboy.brokers.protocol import Headers, Record
+from paperboy.done import DONE, Done
+from paperboy.errors import PaperboyError
+
+
+class Sender(Protocol):
+    """What a context asks of the task it belongs to."""
+
+    message: object | None
+    """The message (or bulk) being handled now."""
+
+    def send(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        headers: Headers,
+        partition: int | None,
+        timestamp_ms: int | None,
+    ) -> None: ...
+
+
+class Context(dict[str, Any]):
+    """A dictionary for the hooks of one message (or bulk) to share, first filled by ``define_context``.
+
+    It also says where the message came from (`topic`, `partition`, `offset`), and sends.
+    """
+
+    __slots__ = ("_message", "_record", "_sender")
+
+    def __init__(self, sender: Sender, message: object, record: Record) -> None:
+        self._sender = sender
+        self._message = message
+        self._record = record
+
+    @property
+    def topic(self) -> str:
+        topic: str = self._record.topic
+        return topic
+
+    @property
+    def partition(self) -> int:
+        partition: int = self._record.partition
+        return partition
+
+    @property
+    def offset(self) -> int:
+        """The offset of the message; in a bulk, of the one being handled, or of the first."""
+        offset: int = self._record.offset
+        return offset
+
+    def send(
+        self,
+        topic: str,
+        value: bytes | None,
+        *,
+        key: bytes | None = None,
+        headers: Headers = (),
+        partition: int | None = None,
+        timestamp_ms: int | None = None,
+    ) -> Done:
+        """Send a record when this message has finished; if it fails, nothing is sent.
+
+        Accepted when called, with or without ``await``; written with the task's next flush, and acknowledged before
+        the message's offset is committed.
+
+        Args:
+            topic: an existing topic.
+            value: bytes, or None for a tombstone.
+            key: bytes or None; without `partition` it chooses the partition as Java's default partitioner does.
+            headers: pairs of name and bytes.
+            partition: which partition, instead of the key's.
+            timestamp_ms: milliseconds since 1970; now, if not given.
+
+        Raises:
+            SerializationError: the key, the value or a header is not bytes.
+            PaperboyError: the message this context belongs to has ended.
+        """
+        if self._sender.message is not self._message:
+            raise PaperboyError(
+                f"ctx.send to {topic!r} came after its message ({self.topic}[{self.partition}] offset {self.offset})"
+                " had ended: await what a hook starts before the hook returns, or use engine.send."
+            )
+        self._sender.send(topic, value, key, headers, partition, timestamp_ms)
+        return DONE

@@ -1,0 +1,380 @@
+"""A handler's hooks, compiled once when it is registered."""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from paperboy.brokers.protocol import Record
+from paperboy.errors import ConfigurationError, DeserializationError, PaperboyError
+from paperboy.handlers.context import Context, Sender
+from paperboy.handlers.handler import BulkHandler, Handler
+
+Hook = Callable[..., Awaitable[Any]]
+Decode = Callable[[bytes], Any]
+
+
+class Unit(Sender, Protocol):
+    """The task, as dispatch sees it: a message's writes are accepted when it finishes, taken back when it fails."""
+
+    def mark(self) -> tuple[int, int]:
+        """Where the writes and sends of the running message stand now."""
+        ...
+
+    def roll_back(self, mark: tuple[int, int]) -> None:
+        """Take back every write and send since `mark`."""
+        ...
+
+    async def settle(self) -> None:
+        """Check what the message sends against its topics; what this raises fails the message."""
+        ...
+
+    def accept(self) -> None:
+        """The message has finished: its writes stay, its sends go to the outbox."""
+        ...
+
+    enter: Callable[[object], object] | None
+    """Called with each message (or bulk) before its hooks, so that table calls know theirs; None without tables."""
+    pending: list[Any]
+    """Sends of the running message."""
+    undo: list[Any]
+    """Writes of the running message."""
+    unfinished: int
+    """Where a chunk handled one by one broke off: the index of the record that did not finish."""
+
+    def passed_over(self, error: Exception, count: int, record: Record) -> None:
+        """Report that `count` messages from `record` on were given up by the user's choice."""
+        ...
+
+
+class Dispatch:
+    """How one handler's messages are handed over.
+
+    Args:
+        handler: a class, or an instance, of Handler or BulkHandler.
+        fail_on_exception: what becomes of a failed message whose handler has no ``on_error`` (bulk: ``on_bulk_error``).
+
+    Raises:
+        ConfigurationError: it is no handler, has no topic, or a hook is no coroutine function.
+    """
+
+    def __init__(
+        self,
+        handler: Handler | type[Handler],
+        *,
+        fail_on_exception: bool,
+    ) -> None:
+        kind = handler if isinstance(handler, type) else type(handler)
+        if not issubclass(kind, Handler):
+            raise ConfigurationError(f"{handler!r} is no handler: subclass paperboy.Handler or paperboy.BulkHandler.")
+        self.name = kind.__name__
+        self.topics = _topics_of(handler, self.name)
+        self.group_name = handler.group_name
+        self.tables = handler.tables
+        hook = _Hooks(handler, kind)
+        self._define_context = hook("define_context")
+        self._did_receive = hook("did_receive_message")
+        self._on_message = hook("on_message")
+        self._on_tombstone = hook("on_tombstone")
+        self._on_finished = hook("on_finished_handling")
+        self._on_error = hook("on_error")
+        self._did_receive_bulk = hook("did_receive_bulk_messages")
+        self._on_bulk = hook("on_bulk")
+        self._on_bulk_error = hook("on_bulk_error")
+        self._decode_key = _decoder(handler, "key")
+        self._decode_value = _decoder(handler, "value")
+        self._fail_on_exception = fail_on_exception
+        self._bulks_of_one = self._on_bulk is not None and self._on_message is None
+
+    async def one_by_one(self, records: list[Record], start: int, unit: Unit, deadline: float) -> int:
+        """Handle ``records[start:]`` one after another until `deadline` (loop time), at least one.
+
+        Returns:
+            The index of the first record that is not finished.
+
+        Raises:
+            Exception: what a hook raised, where it was not the user's choice to go on. ``records[unit.unfinished]`` is
+                the record it is about: everything before it has finished.
+        """
+        if self._bulks_of_one:
+            return await self._bulks_of_one_record(records, start, unit, deadline)
+        define, receive, finished = self._define_context, self._did_receive, self._on_finished
+        on_message, on_tombstone, enter = self._on_message, self._on_tombstone, unit.enter
+        decode = self._decode if self._decode_key or self._decode_value else None
+        undo, pending = unit.undo, unit.pending
+        clock = asyncio.get_running_loop().time
+        index = start
+        try:
+            for index in range(start, len(records)):
+                record = message = records[index]
+                unit.message = record
+                if enter is not None:
+                    enter(record)
+                ctx = Context(unit, record, record)
+                try:
+                    hook = on_message if record.value is not None else on_tombstone
+                    if define is not None:
+                        ctx.update(await define() or ())
+                    if decode is not None:
+                        decode(record)
+                    if receive is not None:
+                        message = self._received(await receive(record, ctx))
+                    if hook is not None:
+                        await hook(message, ctx)
+                    if finished is not None:
+                        await finished(message, ctx)
+                    if pending:
+                        await unit.settle()
+                except Exception as error:
+                    unit.roll_back((0, 0))
+                    await self._failed(error, message, ctx, unit)
+                if undo or pending:
+                    unit.accept()
+                if clock() >= deadline:
+                    break
+        except BaseException:
+            unit.unfinished = index
+            raise
+        unit.message = None
+        return index + 1
+
+    async def in_bulk(self, records: list[Record], unit: Unit, give_way: Callable[[], Awaitable[None]]) -> None:
+        """Handle all of `records` as one bulk.
+
+        Args:
+            give_way: awaited between records that are handled one by one, so that the loop gets its turn.
+
+        Raises:
+            Exception: as `one_by_one`; nothing of the bulk has finished then.
+        """
+        unit.message = records
+        if unit.enter is not None:
+            unit.enter(records)
+        ctx = Context(unit, records, records[0])
+        try:
+            try:
+                if self._define_context is not None:
+                    ctx.update(await self._define_context() or ())
+                if self._on_bulk is not None:
+                    await self._whole(records, ctx)
+                else:
+                    await self._each(records, ctx, unit, give_way)
+                if unit.pending:
+                    await unit.settle()
+            except _Stop:
+                raise
+            except Exception as error:
+                unit.roll_back((0, 0))
+                await self._bulk_failed(error, records, ctx, unit)
+            unit.accept()
+        except _Stop as stop:
+            raise stop.error from stop.error.__cause__
+        finally:
+            unit.message = None
+
+    async def _whole(self, records: list[Record], ctx: Context) -> None:
+        if self._decode_key or self._decode_value:
+            for record in records:
+                self._decode(record)
+        messages = records
+        if self._did_receive_bulk is not None:
+            messages = await self._did_receive_bulk(records, ctx)
+            if not isinstance(messages, list):
+                raise PaperboyError(f"{self.name}.did_receive_bulk_messages returned {messages!r}: return the list.")
+        if messages:
+            assert self._on_bulk is not None
+            await self._on_bulk(messages, ctx)
+        if self._on_finished is not None:
+            await self._on_finished(messages, ctx)
+
+    async def _each(
+        self, records: list[Record], ctx: Context, unit: Unit, give_way: Callable[[], Awaitable[None]]
+    ) -> None:
+        """A handler without ``on_bulk``: each message with a rollback of its own, then one finish for all."""
+        messages: list[Record] = []
+        decode = self._decode if self._decode_key or self._decode_value else None
+        receive, finished = self._did_receive, self._on_finished
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + TURN_SEC
+        for record in records:
+            message, mark = record, unit.mark()
+            ctx._record = record
+            try:
+                hook = self._on_message if record.value is not None else self._on_tombstone
+                if decode is not None:
+                    decode(record)
+                if receive is not None:
+                    message = self._received(await receive(record, ctx))
+                if hook is not None:
+                    await hook(message, ctx)
+                if finished is not None:
+                    messages.append(message)
+            except Exception as error:
+                unit.roll_back(mark)
+                try:
+                    await self._failed(error, message, ctx, unit)
+                except Exception as fatal:
+                    unit.roll_back((0, 0))
+                    raise _Stop(fatal) from fatal
+            if clock() >= deadline:
+                await give_way()
+                deadline = clock() + TURN_SEC
+        if finished is not None:
+            await finished(messages, ctx)
+
+    async def _bulks_of_one_record(self, records: list[Record], start: int, unit: Unit, deadline: float) -> int:
+        clock = asyncio.get_running_loop().time
+        index = start
+        try:
+            for index in range(start, len(records)):
+                await self.in_bulk([records[index]], unit, _no_turn)
+                if clock() >= deadline:
+                    break
+        except BaseException:
+            unit.unfinished = index
+            raise
+        return index + 1
+
+    async def _failed(self, error: Exception, record: Record, ctx: Context, unit: Unit) -> None:
+        """One message has failed and was rolled back: the user decides, or ``fail_on_exception``."""
+        if self._on_error is not None:
+            mark = unit.mark()
+            try:
+                answer = await self._on_error(error, record, ctx)
+            except Exception as raised:
+                answer = raised
+            if answer is not None:
+                unit.roll_back(mark)
+                raise _noted(_an_exception(answer, self.name, "on_error"), record)
+            if unit.pending:
+                await unit.settle()
+        elif self._fail_on_exception:
+            raise _noted(error, record)
+        unit.passed_over(error, 1, record)
+
+    async def _bulk_failed(self, error: Exception, records: list[Record], ctx: Context, unit: Unit) -> None:
+        """A bulk has failed and was rolled back."""
+        decide, subject = self._on_bulk_error, records
+        if self._on_bulk is None and self._on_error is not None:
+            decide, subject = self._on_error, records[-1]
+        if decide is not None:
+            try:
+                answer = await decide(error, subject, ctx)
+            except Exception as raised:
+                answer = raised
+            if answer is not None:
+                unit.roll_back((0, 0))
+                raise _noted(_an_exception(answer, self.name, "on_bulk_error"), records[0], records[-1])
+            if unit.pending:
+                await unit.settle()
+        elif self._fail_on_exception:
+            raise _noted(error, records[0], records[-1])
+        unit.passed_over(error, len(records), records[0])
+
+    def _decode(self, record: Record) -> None:
+        """Decode in place; tombstones and missing keys stay None."""
+        part = "key"
+        try:
+            if self._decode_key is not None and record.key is not None:
+                record.key = self._decode_key(record.key)  # type: ignore[arg-type]
+            part = "value"
+            if self._decode_value is not None and record.value is not None:
+                record.value = self._decode_value(record.value)  # type: ignore[arg-type]
+        except Exception as error:
+            raise DeserializationError(
+                f"The {part} of {record.topic}[{record.partition}] offset {record.offset} could not be decoded by"
+                f" {self.name}.{part}_serializer: {error!r}"
+            ) from error
+
+    def _received(self, message: Any) -> Record:
+        if message is None:
+            raise PaperboyError(f"{self.name}.did_receive_message returned None: return the message.")
+        return message
+
+
+TURN_SEC = 0.02
+"""How long records are handled without giving the event loop its turn, in seconds."""
+
+
+class _Stop(Exception):
+    """Inside a bulk: a message failed for good, and the user's ``on_error`` has been asked already."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+
+class _Hooks:
+    """Finds the hooks that a user has overridden; the others are None and are not called."""
+
+    def __init__(self, handler: Handler | type[Handler], kind: type[Handler]) -> None:
+        self._handler = handler
+        self._kind = kind
+
+    def __call__(self, name: str) -> Hook | None:
+        found = getattr(self._handler, name, None)
+        if found is None or getattr(found, "__func__", found) is getattr(_base_hook(name), "__func__", None):
+            return None
+        where = f"{self._kind.__name__}.{name}"
+        if not inspect.iscoroutinefunction(found):
+            raise ConfigurationError(f"{where} is not a coroutine function: write 'async def {name}'.")
+        if inspect.isfunction(found) and isinstance(self._handler, type):
+            raise ConfigurationError(
+                f"{where} is a method of instances: make it a @classmethod, or register {self._kind.__name__}(…)."
+            )
+        return found  # type: ignore[no-any-return]
+
+
+def _base_hook(name: str) -> Any:
+    return getattr(BulkHandler, name)
+
+
+def _topics_of(handler: Handler | type[Handler], name: str) -> tuple[str, ...]:
+    topics = (handler.topic,) if isinstance(handler.topic, str) else tuple(handler.topic)
+    if not topics or not all(topics):
+        raise ConfigurationError(f'{name} has no topic: set topic = "…" (or a list of them) on it.')
+    return topics
+
+
+def _decoder(handler: Handler | type[Handler], part: str) -> Decode | None:
+    """The handler's callable for keys or values, under either of its names."""
+    given = {
+        name: found
+        for name in (f"{part}_serializer", f"{part}_deserializer")
+        if (found := _unbound(handler, name)) is not None
+    }
+    if len(given) > 1:
+        raise ConfigurationError(f"{_name(handler)} sets both {' and '.join(given)}: they are one setting, keep one.")
+    for name, found in given.items():
+        if not callable(found):
+            raise ConfigurationError(f"{_name(handler)}.{name} is {found!r}: it must be a callable that takes bytes.")
+        return found  # type: ignore[no-any-return]
+    return None
+
+
+def _unbound(handler: Handler | type[Handler], name: str) -> Any:
+    """A callable that stands on a class is given the bytes, not the instance: Python would make a method of it."""
+    static = inspect.getattr_static(handler, name)
+    if inspect.isfunction(static) and len(inspect.signature(static).parameters) == 1:
+        return static
+    return getattr(handler, name)
+
+
+def _name(handler: Handler | type[Handler]) -> str:
+    return handler.__name__ if isinstance(handler, type) else type(handler).__name__
+
+
+def _an_exception(answer: Any, name: str, hook: str) -> Exception:
+    if isinstance(answer, Exception):
+        return answer
+    return PaperboyError(f"{name}.{hook} returned {answer!r}: return an exception to stop, or None to go on.")
+
+
+def _noted(error: Exception, first: Record, last: Record | None = None) -> Exception:
+    offsets = f"offset {first.offset}" if last is None or last is first else f"offsets {first.offset} to {last.offset}"
+    error.add_note(f"While handling {first.topic}[{first.partition}] {offsets}.")
+    return error
+
+
+async def _no_turn() -> None:
+    """A bulk of one gives way after itself."""

@@ -1,0 +1,101 @@
+"""The classes a user subclasses."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, TypeAlias
+
+from paperboy.brokers.protocol import ConsumerRecord
+from paperboy.handlers.context import Context
+
+Message: TypeAlias = ConsumerRecord[Any, Any]
+"""A record from Kafka, its key and value decoded by the handler's serializers (bytes where it has none)."""
+
+
+class Handler:
+    """Handles the messages of a topic, one by one.
+
+    Hooks are class methods (``Engine(PageViews)``), or plain methods of an instance that carries its own
+    dependencies (``Engine(PageViews(database))``). A hook that is not overridden costs nothing. In every mode each
+    message goes through ``did_receive_message``, then ``on_message`` or ``on_tombstone``; ``on_finished_handling``
+    follows with the message in single mode, and once with the whole list in bulk and step mode.
+
+    What a message that fails has written to tables or sent through its context is taken back.
+
+        class PageViews(Handler):
+            topic = "page-views"
+
+            @classmethod
+            async def on_message(cls, msg, ctx):
+                print(msg.key, msg.value)
+    """
+
+    topic: ClassVar[str | Sequence[str]] = ()
+    """The topic to consume, or several."""
+
+    group_name: ClassVar[str | None] = None
+    """The name of this handler's topic group; by default that of its lexicographically first topic."""
+
+    tables: ClassVar[Sequence[Any] | None] = None
+    """The tables its hooks use; None means every table that is registered with the engine."""
+
+    key_serializer: ClassVar[Callable[..., Any] | None] = None
+    """Bytes to key: a callable that takes the key's bytes. ``key_deserializer`` is another name for it."""
+
+    value_serializer: ClassVar[Callable[..., Any] | None] = None
+    """Bytes to value: a callable that takes the value's bytes. ``value_deserializer`` is another name for it."""
+
+    key_deserializer: ClassVar[Callable[..., Any] | None] = None
+    value_deserializer: ClassVar[Callable[..., Any] | None] = None
+
+    @classmethod
+    async def define_context(cls) -> dict[str, Any] | None:
+        """What the context holds at first: called before each message, in bulk before each bulk."""
+        return None
+
+    @classmethod
+    async def did_receive_message(cls, msg: Message, ctx: Context) -> Message:
+        """Before a message is handled; what it returns is handled in its place."""
+        return msg
+
+    @classmethod
+    async def on_message(cls, msg: Message, ctx: Context) -> None:
+        """A message with a value."""
+
+    @classmethod
+    async def on_tombstone(cls, msg: Message, ctx: Context) -> None:
+        """A message whose value is null: its key was deleted from a compacted topic."""
+
+    @classmethod
+    async def on_finished_handling(cls, msgs: Message | list[Message], ctx: Context) -> None:
+        """After the message in single mode; in bulk and step mode once, with the list: if it fails, all of it has."""
+
+    @classmethod
+    async def on_error(cls, e: Exception, msg: Message, ctx: Context) -> Exception | None:
+        """After a message has failed and its writes were taken back.
+
+        An exception that is returned (or raised) here stops the engine and is what ``start()`` raises; None passes
+        over the message. Not overridden, the engine's ``fail_on_exception`` decides.
+        """
+        return e
+
+
+class BulkHandler(Handler):
+    """A handler that takes its messages in bulk when there are many.
+
+    In bulk and step mode: ``did_receive_bulk_messages``, ``on_bulk`` (tombstones included),
+    ``on_finished_handling(list)``, taken back together if any of them fails. In single mode it is as a `Handler`;
+    where it has no ``on_message`` of its own, ``on_bulk`` gets bulks of one.
+    """
+
+    @classmethod
+    async def did_receive_bulk_messages(cls, msgs: list[Message], ctx: Context) -> list[Message]:
+        """Before a bulk is handled; the list it returns is handled in its place."""
+        return msgs
+
+    @classmethod
+    async def on_bulk(cls, msgs: list[Message], ctx: Context) -> None:
+        """Up to ``bulk_mode_max_records`` messages of one partition, in order."""
+
+    @classmethod
+    async def on_bulk_error(cls, e: Exception, msgs: list[Message], ctx: Context) -> Exception | None:
+        """After a bulk has failed and its writes were taken back; answers as `on_error` does, for the whole bulk."""
+        return e

@@ -1,0 +1,166 @@
+"""One partition of one table, as its task holds it: layers of uncommitted writes over a store."""
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from paperboy.errors import TableError
+from paperboy.serializers.values import IMMUTABLE, decode_value, encode_value, needs_encoding_now
+from paperboy.tables.keys import Key, decode_key, encode_key
+from paperboy.tables.stores.protocol import Store
+
+RECORD_OVERHEAD_BYTES: Final = 128
+"""What the log adds to a record's key and value, at most: its own fields and its batch's header."""
+
+
+class Encoded:
+    """A value kept as bytes, because the object it came from can change."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
+class _Marker:
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __repr__(self) -> str:
+        return self._name
+
+
+DELETED: Final = _Marker("DELETED")
+_ABSENT: Final = _Marker("ABSENT")
+
+Layer = dict[bytes, object]
+"""Key bytes to the value as of now: a value that cannot change, an `Encoded` one, or DELETED."""
+
+Undo = list[tuple[Layer, bytes, object]]
+"""What stood in a layer before each write, oldest first."""
+
+
+def roll_back(undo: Undo, mark: int = 0) -> None:
+    """Take back every write after `mark` (a length of `undo`), the latest first."""
+    while len(undo) > mark:
+        layer, key, before = undo.pop()
+        if before is _ABSENT:
+            layer.pop(key, None)
+        else:
+            layer[key] = before
+
+
+class TablePartition:
+    """Reads look into the layer being written, then the layer being checkpointed, then the store.
+
+    Args:
+        table: the table's name, for messages.
+        undo: the task's undo list; every write is noted in it.
+        max_record_bytes: the largest record the changelog takes (its ``max.message.bytes``).
+    """
+
+    def __init__(self, table: str, store: Store, undo: Undo, max_record_bytes: int) -> None:
+        self.table = table
+        self.store = store
+        self.layer: Layer = {}
+        self.layer_bytes = 0
+        self._frozen: Layer | None = None
+        self._undo = undo
+        self._max_bytes = max_record_bytes - RECORD_OVERHEAD_BYTES
+
+    def get(self, key: Key, default: object = None) -> object:
+        encoded = encode_key(key)
+        found = self.layer.get(encoded, _ABSENT)
+        if found is _ABSENT:
+            if self._frozen is not None:
+                found = self._frozen.get(encoded, _ABSENT)
+            if found is _ABSENT:
+                data = self.store.get(encoded)
+                return default if data is None else decode_value(data)
+        if type(found) is Encoded:
+            return decode_value(found.data)
+        return default if found is DELETED else found
+
+    def get_many(self, keys: Sequence[Key], default: object = None) -> list[object]:
+        """The values of these keys, in their order; the store is asked once."""
+        encoded = [encode_key(key) for key in keys]
+        found = [self._layered(key) for key in encoded]
+        missing = [index for index, value in enumerate(found) if value is _ABSENT]
+        for index, data in zip(missing, self.store.get_many([encoded[index] for index in missing]), strict=True):
+            found[index] = DELETED if data is None else Encoded(data)
+        return [
+            default if value is DELETED else decode_value(value.data) if isinstance(value, Encoded) else value
+            for value in found
+        ]
+
+    def set(self, key: Key, value: object) -> None:
+        encoded = encode_key(key)
+        size = len(encoded) + 64
+        entry = value
+        if type(value) not in IMMUTABLE or needs_encoding_now(value) or self._is_long(value):
+            data = encode_value(value)
+            size += len(data)
+            if len(encoded) + len(data) > self._max_bytes:
+                raise TableError(
+                    f"A value of {len(data)} bytes for key {key!r} does not fit into the changelog of table"
+                    f" {self.table!r}, which takes records of {self._max_bytes} bytes: store less under one key,"
+                    " or raise the changelog's max.message.bytes."
+                )
+            entry = Encoded(data)
+        elif len(encoded) > self._max_bytes:
+            raise TableError(f"A key of {len(encoded)} bytes does not fit into the changelog of table {self.table!r}.")
+        layer = self.layer
+        self._undo.append((layer, encoded, layer.get(encoded, _ABSENT)))
+        layer[encoded] = entry
+        self.layer_bytes += size
+
+    def delete(self, key: Key) -> None:
+        encoded = encode_key(key)
+        layer = self.layer
+        self._undo.append((layer, encoded, layer.get(encoded, _ABSENT)))
+        layer[encoded] = DELETED
+        self.layer_bytes += len(encoded) + 64
+
+    def __contains__(self, key: Key) -> bool:
+        encoded = encode_key(key)
+        found = self._layered(encoded)
+        return self.store.get(encoded) is not None if found is _ABSENT else found is not DELETED
+
+    def freeze(self) -> Layer:
+        """Swap the layer for a new one, at a message boundary, and go on over the old: what a checkpoint writes."""
+        if self._frozen is not None:
+            raise TableError(f"Table {self.table!r}: a checkpoint is under way already.")
+        self._frozen, self.layer, self.layer_bytes = self.layer, {}, 0
+        return self._frozen
+
+    def thaw(self) -> None:
+        """The frozen layer is in the store now."""
+        self._frozen = None
+
+    def discard(self) -> None:
+        """Drop both layers: what is not in the store never happened."""
+        self._frozen, self.layer, self.layer_bytes = None, {}, 0
+
+    def committed_items(self) -> Iterator[tuple[Key, object]]:
+        """What the store holds, without the writes that are not checkpointed yet."""
+        for key, data in self.store.items():
+            yield decode_key(key), decode_value(data)
+
+    def _layered(self, encoded: bytes) -> object:
+        found = self.layer.get(encoded, _ABSENT)
+        if found is _ABSENT and self._frozen is not None:
+            found = self._frozen.get(encoded, _ABSENT)
+        return found
+
+    def _is_long(self, value: object) -> bool:
+        """Whether its bytes might not fit, so that it has to be seen now (4: the longest a character gets in UTF-8)."""
+        return isinstance(value, str | bytes) and len(value) * 4 > self._max_bytes
+
+
+def changelog_values(layer: Layer) -> dict[bytes, bytes | None]:
+    """A layer as the changelog and the store take it: each changed key's last value, None for a deleted one."""
+    return {
+        key: None if value is DELETED else value.data if type(value) is Encoded else encode_value(value)
+        for key, value in layer.items()
+    }

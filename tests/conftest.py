@@ -1,0 +1,91 @@
+"""What every test has: `async def` tests, the real Kafka, and the mark of those that need it."""
+
+import asyncio
+import inspect
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kafka_server import KafkaServer, KafkaServerError, KafkaUnavailable
+
+TIME_LIMIT_SEC = 60.0
+"""How long an `async def` test may take that has no `time_limit` mark."""
+
+_KAFKA_TESTS = Path(__file__).parent / "kafka"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run an `async def` test in an event loop of its own, within its time limit."""
+    test = pyfuncitem.obj
+    if not inspect.iscoroutinefunction(test):
+        return None
+    mark = pyfuncitem.get_closest_marker("time_limit")
+    limit_sec = float(mark.args[0]) if mark else TIME_LIMIT_SEC
+    names = pyfuncitem._fixtureinfo.argnames
+    arguments = {name: pyfuncitem.funcargs[name] for name in names}
+    asyncio.run(_run(lambda: test(**arguments), limit_sec))
+    return True
+
+
+async def _run(test: Callable[[], Awaitable[None]], limit_sec: float) -> None:
+    limit = asyncio.timeout(limit_sec)
+    try:
+        async with limit:
+            await test()
+    except TimeoutError:
+        if limit.expired():
+            pytest.fail(f"The test took more than its time limit of {limit_sec:g} s.")
+        raise
+    await _no_task_is_left()
+
+
+async def _no_task_is_left() -> None:
+    """A test ends what it starts: a task that is left over is a leak of the code under test, or of the test."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    if left:
+        _, left = await asyncio.wait(left, timeout=0.2)
+    if left:
+        names = "\n".join(sorted(f"  {task.get_name()}: {task.get_coro()}" for task in left))
+        pytest.fail(f"The test left tasks behind:\n{names}", pytrace=False)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a real Kafka, so that ``-m "not kafka"`` is what needs Python alone."""
+    for item in items:
+        if isinstance(item, pytest.Function) and needs_kafka(item):
+            item.add_marker(pytest.mark.kafka)
+
+
+def needs_kafka(item: pytest.Function) -> bool:
+    """By its directory, by its fixtures, or by being the "kafka" case of a parametrised test."""
+    if _KAFKA_TESTS in item.path.parents or "kafka_bootstrap" in item.fixturenames:
+        return True
+    callspec = getattr(item, "callspec", None)
+    return callspec is not None and ("kafka" in callspec.id.split("-") or "kafka" in callspec.params.values())
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap() -> Iterator[str]:
+    """``host:port`` of the real Kafka: PAPERBOY_TEST_BOOTSTRAP where set, else one that this session starts.
+
+    Where none can be had the test fails with the line that says what to install: it is never skipped.
+    """
+    given = os.environ.get("PAPERBOY_TEST_BOOTSTRAP")
+    if given:
+        yield given
+        return
+    server = KafkaServer()
+    remedy = ""
+    try:
+        server.start()
+    except (KafkaUnavailable, KafkaServerError) as error:
+        remedy = str(error)
+    if remedy:
+        pytest.fail(remedy, pytrace=False)
+    try:
+        yield server.bootstrap
+    finally:
+        server.close()

@@ -1,0 +1,100 @@
+"""What the engine's tests do beside the engine: make topics, send to them, read them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from paperboy import Engine
+from paperboy.brokers import open_broker
+from paperboy.brokers.protocol import Broker, Record, TopicPartition, TopicSpec
+
+
+class Kit:
+    """On the broker at `bootstrap`; topic and group names end in `unique`."""
+
+    def __init__(self, bootstrap: str, unique: str) -> None:
+        self.bootstrap = bootstrap
+        self.unique = unique
+        self.group = f"group-{unique}"
+
+    @asynccontextmanager
+    async def broker(self) -> AsyncIterator[Broker]:
+        broker = open_broker(self.bootstrap)
+        await broker.start()
+        try:
+            yield broker
+        finally:
+            await broker.stop()
+
+    async def topic(self, name: str, partitions: int = 1, **config: str) -> str:
+        """A new topic; config names have underscores for dots."""
+        name = f"{name}-{self.unique}"
+        settings = {setting.replace("_", "."): value for setting, value in config.items()}
+        async with self.broker() as broker:
+            await broker.create_topics([TopicSpec(name, partitions, None, settings)])
+        return name
+
+    async def send(
+        self,
+        topic: str,
+        records: Sequence[tuple[bytes | None, bytes | None]],
+        partition: int = 0,
+        timestamps: Sequence[int] | None = None,
+    ) -> None:
+        """Send keys and values to one partition; returns after the acks."""
+        async with self.broker() as broker:
+            producer = broker.producer()
+            await producer.start()
+            try:
+                times = timestamps or [broker.clock.time_ms()] * len(records)
+                outgoing = [(key, value, (), time) for (key, value), time in zip(records, times, strict=True)]
+                for ack in await producer.send(TopicPartition(topic, partition), outgoing):
+                    await ack
+            finally:
+                await producer.stop()
+
+    async def send_values(self, topic: str, *values: bytes, partition: int = 0) -> None:
+        await self.send(topic, [(None, value) for value in values], partition)
+
+    async def read(self, topic: str) -> list[Record]:
+        """Everything in a topic, partition by partition."""
+        async with self.broker() as broker:
+            count = (await broker.describe_topics([topic]))[topic].partitions
+            partitions = [TopicPartition(topic, number) for number in range(count)]
+            begins, ends = await broker.beginning_offsets(partitions), await broker.end_offsets(partitions)
+            found: dict[TopicPartition, list[Record]] = {partition: [] for partition in partitions}
+            reader = broker.reader()
+            await reader.start(begins)
+            try:
+                left = [partition for partition in partitions if begins[partition] < ends[partition]]
+                while left:
+                    for partition, records in (await reader.fetch(left, 1.0)).items():
+                        found[partition].extend(records)
+                    left = [partition for partition in left if reader.position(partition) < ends[partition]]
+            finally:
+                await reader.stop()
+        return [record for records in found.values() for record in records]
+
+    async def committed(self, topic: str, partition: int = 0) -> int | None:
+        where = TopicPartition(topic, partition)
+        async with self.broker() as broker:
+            return (await broker.committed(self.group, [where]))[where]
+
+    def engine(self, *handlers: Any, **options: Any) -> Engine:
+        """An engine of this test's group that makes no one wait."""
+        given: Mapping[str, Any] = {
+            "bootstrap_servers": self.bootstrap,
+            "group_id": self.group,
+            "commit_interval_sec": 0.2,
+            "session_timeout_sec": 6,
+            "heartbeat_interval_sec": 1,
+            **options,
+        }
+        return Engine(*handlers, **given)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until it holds; the test's own time limit ends it where it never does."""
+    while not condition():
+        await asyncio.sleep(0.005)  # noqa: ASYNC110 - a condition on what the engine under test does

@@ -1,0 +1,318 @@
+"""`KafkaServer`: one Kafka node, broker and controller in one process, with the life of a test."""
+
+import base64
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.kafka_server.distribution import find_jars, find_java
+
+HOST = "127.0.0.1"
+START_TIMEOUT_SEC = 120.0
+STOP_TIMEOUT_SEC = 20.0
+
+PLAIN_USER = ("app1", "app1-secret")
+"""Name and password known to the SASL listener's PLAIN mechanism."""
+SCRAM_USER = ("app2", "app2-secret")
+"""Name and password known to the SASL listener's SCRAM-SHA-256 mechanism."""
+
+_PORTS = range(18_000, 32_000)  # below what systems hand out to outgoing connections
+_PORT_ATTEMPTS = 5
+_STARTED = "Kafka Server started"
+_PORT_TAKEN = "Address already in use"
+
+# Lives as long as the pipe on its stdin: when our process ends, however it ends, Kafka and its directory go too.
+_WATCHDOG = 'read -r _; kill -9 "$0" 2>/dev/null; sleep 0.2; rm -rf "$1"'
+
+
+class KafkaServerError(Exception):
+    """The server did not do what was asked of it; the message ends with the tail of its log."""
+
+
+class KafkaServer:
+    """A single Kafka node on free ports of loopback.
+
+    `start` after `stop` or `kill` goes on with the same data on the same ports; `close` ends it and removes
+    everything. It dies with the process that started it, whatever that process dies of.
+    """
+
+    def __init__(
+        self,
+        properties: Mapping[str, str] | None = None,
+        *,
+        port: int | None = None,
+        sasl: bool = False,
+        heap: str = "768m",
+    ) -> None:
+        """
+        Args:
+            properties: settings of ``server.properties`` that go over our own.
+            port: where clients connect; a free one by default.
+            sasl: add a second listener, `sasl_bootstrap`, that wants `PLAIN_USER` or `SCRAM_USER`.
+            heap: Java's ``-Xmx``.
+        """
+        self._properties = dict(properties or {})
+        self._wanted_port = port
+        self._sasl = sasl
+        self._heap = heap
+        self._ports: dict[str, int] = {}
+        self._directory: Path | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._watchdog: subprocess.Popen[bytes] | None = None
+
+    @property
+    def bootstrap(self) -> str:
+        """Where clients connect without credentials: ``127.0.0.1:port``. Known after `start`."""
+        return f"{HOST}:{self._ports['PLAINTEXT']}"
+
+    @property
+    def sasl_bootstrap(self) -> str:
+        """Where clients connect with credentials (security protocol SASL_PLAINTEXT)."""
+        return f"{HOST}:{self._ports['SASL']}"
+
+    @property
+    def pid(self) -> int:
+        """The process id of the running server."""
+        return self._running().pid
+
+    @property
+    def directory(self) -> Path:
+        """Where the server keeps settings, data and log. Known after `start`."""
+        if self._directory is None:
+            raise KafkaServerError("The Kafka server was not started yet.")
+        return self._directory
+
+    @property
+    def log_path(self) -> Path:
+        """What the server printed, over all its starts."""
+        return self.directory / "kafka.log"
+
+    def start(self, timeout_sec: float = START_TIMEOUT_SEC) -> None:
+        """Start, and return when clients are answered."""
+        if self._process is not None and self._process.poll() is None:
+            return
+        if self._directory is not None:
+            self._launch(timeout_sec)
+            return
+        for attempt in range(_PORT_ATTEMPTS):
+            self._directory = Path(tempfile.mkdtemp(prefix="paperboy-kafka-"))
+            self._choose_ports()
+            try:
+                self._format()
+                self._launch(timeout_sec)
+            except KafkaServerError as error:
+                self.close()
+                if _PORT_TAKEN in str(error) and self._wanted_port is None and attempt + 1 < _PORT_ATTEMPTS:
+                    continue
+                raise
+            except BaseException:
+                self.close()
+                raise
+            return
+
+    def stop(self) -> None:
+        """Stop as an operator would; killed where that takes more than 20 s. Data stays."""
+        process = self._process
+        if process is not None and process.poll() is None:
+            self.resume()
+            process.terminate()
+            try:
+                process.wait(STOP_TIMEOUT_SEC)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        self._bury()
+
+    def kill(self) -> None:
+        """``kill -9``. Data stays."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+        self._bury()
+
+    def close(self) -> None:
+        """End the server, and remove everything it has written."""
+        self.kill()
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory = None
+            self._ports = {}
+
+    def pause(self) -> None:
+        """Freeze the process: it keeps its connections and answers nobody."""
+        self._running().send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Undo `pause`."""
+        self._running().send_signal(signal.SIGCONT)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def server_properties(self) -> dict[str, str]:
+        """The settings as they are written to ``server.properties``."""
+        protocols = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT", "SASL": "SASL_PLAINTEXT"}
+        listeners = {name: f"{name}://{HOST}:{port}" for name, port in self._ports.items()}
+        settings = {
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "controller.quorum.voters": f"1@{HOST}:{self._ports['CONTROLLER']}",
+            "controller.listener.names": "CONTROLLER",
+            "inter.broker.listener.name": "PLAINTEXT",
+            "listener.security.protocol.map": ",".join(f"{name}:{protocols[name]}" for name in listeners),
+            "listeners": ",".join(listeners.values()),
+            "advertised.listeners": ",".join(at for name, at in listeners.items() if name != "CONTROLLER"),
+            "log.dirs": str(self.directory / "data"),
+            "num.partitions": "1",
+            "auto.create.topics.enable": "false",
+            "default.replication.factor": "1",
+            "offsets.topic.num.partitions": "4",
+            "offsets.topic.replication.factor": "1",
+            "transaction.state.log.num.partitions": "4",
+            "transaction.state.log.replication.factor": "1",
+            "transaction.state.log.min.isr": "1",
+            "share.coordinator.state.topic.num.partitions": "1",
+            "share.coordinator.state.topic.replication.factor": "1",
+            "share.coordinator.state.topic.min.isr": "1",
+            "group.initial.rebalance.delay.ms": "0",
+            "group.min.session.timeout.ms": "1000",
+            "log.cleaner.enable": "true",
+            "log.cleaner.backoff.ms": "500",
+            "log.cleaner.dedupe.buffer.size": str(16 * 1024 * 1024),
+            "log.initial.task.delay.ms": "1000",
+            "log.retention.check.interval.ms": "1000",
+            "log.segment.delete.delay.ms": "1000",
+        }
+        if self._sasl:
+            name, password = PLAIN_USER
+            login = f'username="{name}" password="{password}" user_{name}="{password}"'
+            settings |= {
+                "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256",
+                "listener.name.sasl.sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256",
+                "listener.name.sasl.plain.sasl.jaas.config": (
+                    f"org.apache.kafka.common.security.plain.PlainLoginModule required {login};"
+                ),
+                "listener.name.sasl.scram-sha-256.sasl.jaas.config": (
+                    "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+                ),
+            }
+        return settings | self._properties
+
+    def _choose_ports(self) -> None:
+        names = ["PLAINTEXT", "CONTROLLER"] + ["SASL"] * self._sasl
+        taken: set[int] = set() if self._wanted_port is None else {self._wanted_port}
+        for name in names:
+            wanted = self._wanted_port if name == "PLAINTEXT" else None
+            self._ports[name] = free_port(taken) if wanted is None else wanted
+            taken.add(self._ports[name])
+
+    def _format(self) -> None:
+        lines = [f"{name}={value}\n" for name, value in self.server_properties().items()]
+        (self.directory / "server.properties").write_text("".join(lines))
+        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
+        scram_name, scram_password = SCRAM_USER
+        users = ["-S", f"SCRAM-SHA-256=[name={scram_name},password={scram_password}]"] if self._sasl else []
+        command = self._java("kafka.tools.StorageTool", "format", "-t", cluster, *users, "-c", "server.properties")
+        result = subprocess.run(
+            command, cwd=self.directory, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        if result.returncode != 0:
+            raise KafkaServerError(f"Kafka's data directory could not be formatted: {result.stdout}{result.stderr}")
+
+    def _launch(self, timeout_sec: float) -> None:
+        with self.log_path.open("ab") as log:
+            begin = log.tell()
+            process = subprocess.Popen(
+                self._java("kafka.Kafka", "server.properties"),
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C is for us, who then stop it
+            )
+        self._process = process
+        self._watchdog = subprocess.Popen(
+            ["sh", "-c", _WATCHDOG, str(process.pid), str(self.directory)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self._wait_until_started(process, begin, timeout_sec)
+
+    def _wait_until_started(self, process: subprocess.Popen[bytes], begin: int, timeout_sec: float) -> None:
+        deadline = time.monotonic() + timeout_sec
+        while _STARTED not in self._log_since(begin):
+            if process.poll() is not None:
+                self._bury()
+                said = self._last_words(begin)
+                raise KafkaServerError(f"Kafka ended with code {process.returncode} as it started.\n{said}")
+            if time.monotonic() > deadline:
+                self.kill()
+                raise KafkaServerError(f"Kafka did not start within {timeout_sec:g} s.\n{self._last_words(begin)}")
+            time.sleep(0.05)
+
+    def _bury(self) -> None:
+        """Wait for the dead server, and send its watchdog home without its work done."""
+        if self._watchdog is not None:
+            self._watchdog.kill()
+            self._watchdog.wait()
+            if self._watchdog.stdin is not None:
+                self._watchdog.stdin.close()
+            self._watchdog = None
+        if self._process is not None:
+            self._process.wait()
+            self._process = None
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise KafkaServerError("The Kafka server is not running.")
+        return self._process
+
+    def _java(self, *arguments: str) -> list[str]:
+        # One processor's worth of compiler threads and the serial collector: several tests share a machine.
+        options = [f"-Xmx{self._heap}", "-XX:+UseSerialGC", "-Dcom.sun.management.jmxremote=false"]
+        logging = [
+            "-Dorg.slf4j.simpleLogger.showDateTime=true",
+            "-Dorg.slf4j.simpleLogger.dateTimeFormat=HH:mm:ss.SSS",
+            "-Dorg.slf4j.simpleLogger.log.org.apache.kafka.common.config=warn",
+        ]
+        return [str(find_java()), *options, *logging, "-cp", os.path.join(find_jars(), "*"), *arguments]
+
+    def _log_since(self, begin: int) -> str:
+        with self.log_path.open("rb") as log:
+            log.seek(begin)
+            return log.read().decode(errors="replace")
+
+    def _last_words(self, begin: int) -> str:
+        """The log's first complaints, which its shutdown would push out of sight, and its last lines."""
+        lines = self._log_since(begin).splitlines()
+        complaints = [line for line in lines if " ERROR " in line or "Exception:" in line or _PORT_TAKEN in line]
+        return "\n".join([*complaints[:10], "…", *lines[-20:]])
+
+
+def free_port(taken: set[int]) -> int:
+    """A port of loopback that nobody listens on now, and that isn't in `taken`."""
+    for port in random.sample(_PORTS, len(_PORTS)):
+        if port in taken:
+            continue
+        with socket.socket() as candidate:
+            candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                candidate.bind((HOST, port))
+            except OSError:
+                continue
+            return port
+    raise KafkaServerError(f"No free port between {_PORTS.start} and {_PORTS.stop} on {HOST}.")
