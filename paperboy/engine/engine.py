@@ -1,7 +1,8 @@
 """The engine: it owns the lifecycle and wires the parts."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping
+import contextlib
+from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -202,8 +203,8 @@ class Engine:
         return partition, (await ack).base_offset
 
     async def caught_up(self) -> None:
-        """Returns when all that was in the input topics at the call is handled and committed by the group, and all that
-        handling it sent to input topics as well.
+        """Returns when all that was in the input topics at the call is handled and committed by the group, with all
+        that handling it sent to input topics; this worker's tables are restored by then.
 
         Raises:
             Exception: the engine stopped with this error meanwhile.
@@ -211,6 +212,7 @@ class Engine:
         """
         if not self._running.is_set():
             raise PaperboyError("engine.caught_up: the engine is not running.")
+        await self._until(lambda: self._membership is not None and self._membership.is_ready)
         before: Mapping[TopicPartition, int] = {}
         for _ in range(len(self._input_topics()) + 1):
             ends = await self._ends(self._input_topics())
@@ -405,13 +407,21 @@ class Engine:
             committed = await broker.committed(self._options.group_id, partitions)
             if reached(committed, await broker.beginning_offsets(partitions), ends):
                 return
-            try:
-                async with asyncio.timeout(_TICK_SEC):
-                    await self._progress.wait()
-            except TimeoutError:
-                pass
-            if self._failure is not None or not self._started or self._broker is None:
-                raise self._failure or PaperboyError("The engine stopped before it had caught up.")
+            await self._wait_for_progress()
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        """Until something holds that changes when a task makes progress."""
+        while not condition():
+            self._progress.clear()
+            await self._wait_for_progress()
+
+    async def _wait_for_progress(self) -> None:
+        """A moment, or until a task of this worker has handled or committed something."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_TICK_SEC):
+                await self._progress.wait()
+        if self._failure is not None or self._broker is None:
+            raise self._failure or PaperboyError("The engine stopped before it had caught up.")
 
     def _hurry_checkpoints(self, ends: Mapping[TopicPartition, int]) -> None:
         """Tasks that have come to the ends that somebody waits for need not wait for the interval."""

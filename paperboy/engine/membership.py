@@ -107,6 +107,11 @@ class Membership:
 
     # What the engine asks and tells.
 
+    @property
+    def is_ready(self) -> bool:
+        """It has an assignment, and every task's tables are restored."""
+        return self.assigned.is_set() and all(task.ready for task in self.tasks.values())
+
     async def drain(self) -> None:
         """Let every task finish its message and checkpoint; cancel what takes longer than ``drain_timeout_sec``."""
         runners = list(self._runners.values())

@@ -160,6 +160,7 @@ class Task:
             try:
                 await self._reopen(self)
                 self.ready = True
+                self._wiring.on_progress()
                 self._checkpoint_at = self._loop.time() + self._options.commit_interval_sec
                 try:
                     await self._work()

@@ -260,12 +260,6 @@ _MARKS: Final[dict[type, ExtType]] = {
 }
 """An array whose first element is one of these is no list."""
 
-_ANY_MARK: Final = b"\xc7\x00"
-"""How every mark begins in msgpack: an extension of length 0."""
-
-_CONTAINER_HEADS: Final = frozenset((*range(0x80, 0xA0), *range(0xDC, 0xE0)))
-"""The first bytes of msgpack's arrays and maps."""
-
 _CONTAINERS: Final[dict[type, Callable[[Any, frozenset[type], int], object]]] = {
     list: _wire_list,
     dict: _wire_dict,
@@ -352,6 +346,12 @@ def _decode_timedelta(payload: bytes) -> timedelta:
     days, seconds, microseconds = _SPAN.unpack(payload)
     return timedelta(days, seconds, microseconds)
 
+
+_ANY_MARK: Final = b"\xc7\x00"
+"""How every mark begins in msgpack: an extension of length 0."""
+
+_CONTAINER_HEADS: Final = frozenset((*range(0x80, 0xA0), *range(0xDC, 0xE0)))
+"""The first bytes of msgpack's arrays and maps."""
 
 _MARKED: Final[dict[int, type]] = {mark.code: container for container, mark in _MARKS.items()}
 

@@ -74,7 +74,9 @@ class MemoryCluster:
         """Run the cleaner over a compacted topic once; see `PartitionLog.compact`. It never runs by itself."""
         found = self.topic(topic)
         if not found.compacted:
-            raise BrokerError(f"Topic {topic!r} is not compacted: its cleanup.policy is {found.config['cleanup.policy']}.")
+            raise BrokerError(
+                f"Topic {topic!r} is not compacted: its cleanup.policy is {found.config['cleanup.policy']}."
+            )
         for log in found.logs:
             log.compact(self.clock.time_ms(), found.delete_retention_ms, before)
 
@@ -106,9 +108,7 @@ class MemoryCluster:
             self._groups[name] = Group(name, self.clock)
         return self._groups[name]
 
-    def committed(
-        self, group_id: str, partitions: Collection[TopicPartition]
-    ) -> dict[TopicPartition, int | None]:
+    def committed(self, group_id: str, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int | None]:
         """A group's committed offsets; None where it has none."""
         group = self._groups.get(group_id)
         offsets: Mapping[TopicPartition, int] = {} if group is None else group.offsets

@@ -17,6 +17,7 @@ class Fetcher:
         self._positions: dict[TopicPartition, int] = {}
         self._ends: dict[TopicPartition, tuple[int, float]] = {}
         self._moved = Signal()
+        self._held = False
         self._turn = 0
 
     def stand_at(self, offsets: Mapping[TopicPartition, int]) -> None:
@@ -24,10 +25,15 @@ class Fetcher:
         self._positions.update(offsets)
         self._moved.notify()
 
+    def hold(self) -> None:
+        """Fetch nothing, until `forget_all` and a new stand."""
+        self._held = True
+
     def forget_all(self) -> None:
         """Stand nowhere."""
         self._positions = {}
         self._ends = {}
+        self._held = False
 
     def position(self, partition: TopicPartition) -> int | None:
         return self._positions.get(partition)
@@ -58,7 +64,7 @@ class Fetcher:
         return chunks
 
     def _take(self, named: Sequence[TopicPartition], max_records: int | None) -> dict[TopicPartition, list[Record]]:
-        standing = [partition for partition in named if partition in self._positions]
+        standing = [] if self._held else [partition for partition in named if partition in self._positions]
         for partition in standing:
             self._check(partition)
         if max_records is not None and standing:

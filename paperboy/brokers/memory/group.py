@@ -12,7 +12,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from paperboy.brokers.memory.clock import Alarm, MemoryClock
-from paperboy.brokers.memory.waiting import settle
+from paperboy.brokers.memory.waiting import refuse, settle
 from paperboy.brokers.protocol import Member, MembershipOptions, TopicPartition
 from paperboy.errors import NotOwner
 
@@ -195,7 +195,7 @@ class Group:
         self._state = _State.JOINING
         for member in self._members.values():
             if member.syncing is not None:
-                settle(member.syncing, RebalanceUnderWay(f"Group {self.name!r} rebalances."))
+                refuse(member.syncing, RebalanceUnderWay(f"Group {self.name!r} rebalances."))
                 member.syncing = None
                 self._hear_from(member)
         self._wait_for_joins()
@@ -241,9 +241,10 @@ class Group:
             self._end_join()
 
     def _dismiss(self, member: _Member) -> None:
-        for waiting in (member.joining, member.syncing):
-            if waiting is not None:
-                settle(waiting, self._unknown(member.id))
+        if member.joining is not None:
+            refuse(member.joining, self._unknown(member.id))
+        if member.syncing is not None:
+            refuse(member.syncing, self._unknown(member.id))
 
     def _expire_what_is_due(self) -> None:
         now = self._clock.elapsed()

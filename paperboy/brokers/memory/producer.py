@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from paperboy.brokers.memory.batches import Batch, batches
 from paperboy.brokers.memory.cluster import MemoryCluster
-from paperboy.brokers.memory.waiting import settle
+from paperboy.brokers.memory.waiting import refuse, settle
 from paperboy.brokers.protocol import Ack, Outgoing, TopicPartition
 from paperboy.errors import BrokerError
 
@@ -17,12 +17,13 @@ _QUEUED_BATCHES = 1024
 
 
 class MemoryProducer:
-    """A `Producer` to a memory cluster. What was sent is in the log a turn of the loop later, and a crash may lose it."""
+    """A `Producer` to a memory cluster. What is sent arrives some turns of the loop later; a crash may lose it."""
 
     def __init__(self, cluster: MemoryCluster) -> None:
         self._cluster = cluster
         self._open = False
         self._queue: deque[_Queued] = deque()
+        self._under_way: dict[asyncio.Future[Ack], None] = {}
         self._delivery: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -42,11 +43,12 @@ class MemoryProducer:
                 raise BrokerError(f"The producer to {self._cluster} is not open.")
             ack: asyncio.Future[Ack] = loop.create_future()
             self._queue.append((partition, batch, ack))
+            self._under_way[ack] = None
             acks.append(ack)
             if self._delivery is None or self._delivery.done():
                 self._delivery = loop.create_task(self._deliver(), name=f"delivery to {self._cluster}")
-            while len(self._queue) > _QUEUED_BATCHES and not self._delivery.done():
-                await asyncio.wait([ack], timeout=0)
+            while len(self._queue) > _QUEUED_BATCHES:
+                await asyncio.wait([self._queue[0][2]])
         return acks
 
     def crash(self) -> None:
@@ -54,8 +56,9 @@ class MemoryProducer:
         self._open = False
         if self._delivery is not None:
             self._delivery.cancel()
-        for _, _, ack in self._queue:
+        for ack in self._under_way:
             ack.cancel()
+        self._under_way.clear()
         self._queue.clear()
 
     async def _deliver(self) -> None:
@@ -77,7 +80,11 @@ class MemoryProducer:
                     await faults.meet("produce_ack")
                 except Exception as error:  # noqa: BLE001 - as above
                     answer = error
-                settle(ack, answer)
+                if isinstance(answer, Ack):
+                    settle(ack, answer)
+                else:
+                    refuse(ack, answer)
+                del self._under_way[ack]
 
     def _write(self, partition: TopicPartition, batch: Batch) -> Ack:
         topic = self._cluster.topic(partition.topic)

@@ -41,12 +41,18 @@ async def any_of(signals: Sequence[Signal]) -> None:
             signal.discard(waiter)
 
 
-def settle(future: "asyncio.Future[T]", result: "T | BaseException") -> None:
-    """Give a future its result or its error, unless nobody can be waiting for it any more."""
-    if future.done() or future.get_loop() is not running_loop():
-        return
-    if isinstance(result, BaseException):
-        future.set_exception(result)
-        future.exception()  # whoever dropped the future has dropped the error with it
-    else:
+def settle(future: "asyncio.Future[T]", result: T) -> None:
+    """Give a future its result, unless nobody can be waiting for it any more."""
+    if _is_awaited(future):
         future.set_result(result)
+
+
+def refuse(future: "asyncio.Future[T]", error: Exception) -> None:
+    """Let a future fail, unless nobody can be waiting for it any more."""
+    if _is_awaited(future):
+        future.set_exception(error)
+        future.exception()  # whoever dropped the future has dropped the error with it
+
+
+def _is_awaited(future: "asyncio.Future[T]") -> bool:
+    return not future.done() and future.get_loop() is running_loop()

@@ -1,0 +1,390 @@
+"""What handlers keep in tables, and what is left of it after failures and restarts."""
+
+import asyncio
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from paperboy import BulkHandler, ConfigurationError, Handler, SerializationError, Table, TableError
+from paperboy.brokers.protocol import TopicSpec
+from tests.contract.engine.kit import Kit, until
+
+
+def counting(source: str, table: Table, *, fail_at: int = -1) -> type[Handler]:
+    class Counting(Handler):
+        topic = source
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            await table.set(msg.key, table.get(msg.key, 0) + 1)
+            if msg.offset == fail_at:
+                raise ValueError("after writing")
+
+        @classmethod
+        async def on_tombstone(cls, msg, ctx):
+            await table.delete(msg.key)
+
+    return Counting
+
+
+def entries(table: Table) -> dict[Any, Any]:
+    return {key: value for _, key, value in table.snapshot()}
+
+
+async def test_a_table_counts_and_a_restart_finds_it_full(kit: Kit) -> None:
+    source, table = await kit.topic("views"), Table("views")
+    await kit.send(source, [(b"a", b"1"), (b"b", b"1"), (b"a", b"1"), (b"c", b"1"), (b"c", None)])
+    engine = kit.engine(counting(source, table))
+    engine.register_table(table)
+    async with engine:
+        await engine.caught_up()
+        assert entries(table) == {b"a": 2, b"b": 1}
+
+    again = Table("views")
+    engine = kit.engine(counting(source, again))
+    engine.register_table(again)
+    async with engine:
+        await engine.caught_up()
+        assert entries(again) == {b"a": 2, b"b": 1}
+        assert engine.status().handled == 0
+        await kit.send(source, [(b"b", b"1")])
+        await engine.caught_up()
+        assert entries(again) == {b"a": 2, b"b": 2}
+
+
+async def test_a_handler_sees_no_record_before_its_tables_are_restored(kit: Kit) -> None:
+    source, table = await kit.topic("restored"), Table("restored")
+    await kit.send(source, [(b"%d" % number, b"1") for number in range(500)])
+    engine = kit.engine(counting(source, table), stop_at_end=True)
+    engine.register_table(table)
+    await engine.start()
+
+    await kit.send(source, [(b"499", b"1")])
+    seen = []
+
+    class Looking(Handler):
+        topic = source
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            seen.append((table.get(msg.key), table.get(b"0")))
+
+    engine = kit.engine(Looking, stop_at_end=True)
+    engine.register_table(table)
+    await engine.start()
+    assert seen == [(1, 1)]
+
+
+async def test_a_message_that_fails_leaves_no_write_behind(kit: Kit) -> None:
+    source, table = await kit.topic("failing"), Table("failing")
+    await kit.send(source, [(b"a", b"1"), (b"a", b"1"), (b"b", b"1"), (b"a", b"1")])
+    engine = kit.engine(counting(source, table, fail_at=1), fail_on_exception=False)
+    engine.register_table(table)
+    async with engine:
+        await engine.caught_up()
+        assert entries(table) == {b"a": 2, b"b": 1}
+
+
+async def test_a_bulk_that_fails_leaves_no_write_behind(kit: Kit) -> None:
+    source, table = await kit.topic("bulk"), Table("bulk")
+    await kit.send(source, [(b"a", b"1")] * 30)
+
+    class Bulk(BulkHandler):
+        topic = source
+
+        @classmethod
+        async def on_bulk(cls, msgs, ctx):
+            table.set_many([(msg.offset, "seen") for msg in msgs])
+            table["count"] = table.get("count", 0) + len(msgs)
+            if msgs[0].offset == 10:
+                raise ValueError("after writing")
+
+    engine = kit.engine(Bulk, bulk_mode_threshold=5, bulk_mode_max_records=10, fail_on_exception=False)
+    engine.register_table(table)
+    async with engine:
+        await engine.caught_up()
+        assert entries(table) == {"count": 20, **dict.fromkeys([*range(10), *range(20, 30)], "seen")}
+
+
+async def test_in_bulk_a_failing_message_of_a_plain_handler_takes_back_its_own_writes_only(kit: Kit) -> None:
+    source, table = await kit.topic("plain"), Table("plain")
+    await kit.send(source, [(b"a", b"1")] * 30)
+    engine = kit.engine(
+        counting(source, table, fail_at=7), bulk_mode_threshold=5, bulk_mode_max_records=10, fail_on_exception=False
+    )
+    engine.register_table(table)
+    async with engine:
+        await engine.caught_up()
+        assert entries(table) == {b"a": 29}
+
+
+async def test_values_and_keys_come_back_equal_in_value_and_type(kit: Kit) -> None:
+    source, table = await kit.topic("types"), Table("types")
+    await kit.send_values(source, b"write", b"read")
+    moment = datetime(2026, 11, 21, 13, 0, tzinfo=UTC)
+    things: list[tuple[Any, Any]] = [
+        ("str", "ü"), (b"bytes", b"\x00"), (1, 2**80), (1.0, 0.5), (True, False), (None, None),
+        (("a", 1), [1, (2, {"x": {3}})]), ("dict", {1: "a", "b": [None]}), ("moment", moment),
+        ("decimal", Decimal("1.50")), ("uuid", UUID(int=7)),
+    ]  # fmt: skip
+    read: list[Any] = []
+
+    class Types(Handler):
+        topic = source
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            if msg.value == b"write":
+                for key, value in things:
+                    table[key] = value
+                with pytest.raises(SerializationError):
+                    table["object"] = object()
+            else:
+                read.extend(table[key] for key, _ in things)
+                read.extend(table.get_many([key for key, _ in things]))
+
+    for _ in range(2):  # from the layer, then from the restored store
+        engine = kit.engine(Types)
+        engine.register_table(table)
+        async with engine:
+            await engine.caught_up()
+            assert [(repr(value), type(value)) for value in read] == [
+                (repr(value), type(value)) for _, value in things
+            ] * 2
+            assert [(repr(key), repr(value)) for _, key, value in table.snapshot()] == sorted(
+                [(repr(key), repr(value)) for key, value in things],
+                key=lambda pair: [repr(key) for _, key, _ in table.snapshot()].index(pair[0]),
+            )
+        read.clear()
+        await kit.send_values(source, b"read")
+
+
+async def test_a_value_mutated_after_get_or_set_changes_nothing(kit: Kit) -> None:
+    source, table = await kit.topic("mutation"), Table("mutation")
+    await kit.send_values(source, b"one", b"two")
+    read: list[Any] = []
+
+    class Mutation(Handler):
+        topic = source
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            if msg.value == b"one":
+                value = [1]
+                table["key"] = value
+                value.append(2)
+                table["key"].append(3)
+            read.append(table["key"])
+
+    engine = kit.engine(Mutation)
+    engine.register_table(table)
+    async with engine:
+        await engine.caught_up()
+    assert read == [[1], [1]]
+
+
+async def test_the_mapping_forms(kit: Kit) -> None:
+    source, table = await kit.topic("mapping"), Table("mapping")
+    await kit.send_values(source, b"x")
+    seen: list[Any] = []
+
+    class Mapping(Handler):
+        topic = source
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            seen.append("a" in table)
+            table["a"] = 1
+            seen.append(("a" in table, table["a"]))
+            seen.append(table.update("a", lambda value: value + 1))
+            seen.append(table.update("b", lambda value: value + 1, default=10))
+            del table["a"]
+            seen.append(("a" in table, table.get("a"), table.get("a", "gone"), table.get_many(["a", "b"], 0)))
+            with pytest.raises(KeyError):
+                table["a"]
+            with pytest.raises(KeyError):
+                del table["a"]
+            await table.delete("a")
+            await table.set_many({"c": 3})
+
+    engine = kit.engine(Mapping)
+    engine.register_table(table)
+    async with engine:
+        await engine.caught_up()
+        assert entries(table) == {"b": 11, "c": 3}
+    assert seen == [False, (True, 1), 2, 11, (False, None, "gone", [0, 11])]
+
+
+async def test_a_table_used_outside_a_message_says_what_to_use(kit: Kit) -> None:
+    with pytest.raises(TableError, match=r"outside a message.*snapshot"):
+        Table("outside").get("key")
+
+
+async def test_a_table_used_after_its_message_has_ended_raises(kit: Kit) -> None:
+    """Even while a later message of the same task is in hand."""
+    source, table = await kit.topic("straggler"), Table("straggler")
+    await kit.send_values(source, b"first", b"second")
+    raised: list[Any] = []
+    second, wrote = asyncio.Event(), asyncio.Event()
+    stragglers = []
+
+    class Straggler(Handler):
+        topic = source
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            async def later():
+                await second.wait()
+                try:
+                    table["late"] = 1
+                except TableError as error:
+                    raised.append(str(error))
+                wrote.set()
+
+            if msg.value == b"first":
+                stragglers.append(asyncio.create_task(later()))
+                await asyncio.gather(*[asyncio.create_task(cls.within()) for _ in range(2)])
+            else:
+                second.set()
+                await wrote.wait()
+
+        @classmethod
+        async def within(cls):
+            table.update("within", lambda value: value + 1, default=0)
+
+    engine = kit.engine(Straggler)
+    engine.register_table(table)
+    async with engine:
+        await engine.caught_up()
+        assert entries(table) == {"within": 2}
+    assert len(raised) == 1
+    assert "after its message had ended" in raised[0]
+
+
+async def test_a_table_of_another_topic_group_names_both_and_the_way_out(kit: Kit) -> None:
+    one, two = await kit.topic("one"), await kit.topic("two", partitions=2)
+    mine, other = Table("mine"), Table("other")
+    await kit.send_values(one, b"x")
+
+    class One(Handler):
+        topic = one
+        tables = (mine,)
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            other.get("key")
+
+    class Two(Handler):
+        topic = two
+        tables = (other,)
+
+    engine = kit.engine(One, Two)
+    engine.register_table(mine)
+    engine.register_table(other)
+    with pytest.raises(TableError, match=rf"'other' was used in {one}\[0\].*tables="):
+        await engine.start()
+
+
+async def test_a_table_is_partitioned_as_its_input(kit: Kit) -> None:
+    source, table = await kit.topic("partitioned", partitions=3), Table("partitioned")
+    for partition in range(3):
+        await kit.send(source, [(b"same", b"1")] * (partition + 1), partition)
+    engine = kit.engine(counting(source, table))
+    engine.register_table(table)
+    async with engine:
+        await engine.caught_up()
+        assert [tuple(entry) for entry in table.snapshot()] == [(0, b"same", 1), (1, b"same", 2), (2, b"same", 3)]
+    changelog = await kit.read(f"{kit.group}-partitioned-changelog")
+    assert {record.partition for record in changelog} == {0, 1, 2}
+
+
+async def test_only_the_last_value_per_key_and_checkpoint_reaches_the_changelog(kit: Kit) -> None:
+    source, table = await kit.topic("last"), Table("last")
+    await kit.send(source, [(b"a", b"1")] * 100)
+    engine = kit.engine(counting(source, table), commit_interval_sec=30, stop_at_end=True)
+    engine.register_table(table)
+    await engine.start()
+    assert len(await kit.read(f"{kit.group}-last-changelog")) == 1
+
+
+async def test_a_value_larger_than_the_changelog_takes_fails_its_message(kit: Kit) -> None:
+    source, table = await kit.topic("large"), Table("large")
+    await kit.send_values(source, b"x")
+
+    class Large(Handler):
+        topic = source
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            table["key"] = b"x" * 1_100_000
+
+    engine = kit.engine(Large)
+    engine.register_table(table)
+    with pytest.raises(TableError, match=r"1100\d+ bytes for key 'key' does not fit .* 'large'.*max.message.bytes"):
+        await engine.start()
+
+
+async def test_a_changelog_that_is_not_compacted_refuses_the_start(kit: Kit) -> None:
+    source, table = await kit.topic("policy"), Table("policy")
+    await kit.topic("policy-changelog", cleanup_policy="delete")
+    table.changelog_topic_name = f"policy-changelog-{kit.unique}"
+    engine = kit.engine(counting(source, table))
+    engine.register_table(table)
+    with pytest.raises(ConfigurationError, match=r"cleanup.policy='delete'.*'compact'"):
+        await engine.start()
+
+
+async def test_a_changelog_with_another_partition_count_refuses_the_start(kit: Kit) -> None:
+    source, table = await kit.topic("count", partitions=2), Table("count")
+    async with kit.broker() as broker:
+        await broker.create_topics([TopicSpec(f"{kit.group}-count-changelog", 3, None, {"cleanup.policy": "compact"})])
+    engine = kit.engine(counting(source, table))
+    engine.register_table(table)
+    with pytest.raises(ConfigurationError, match=r"has 3 partitions, but the input topics have 2"):
+        await engine.start()
+
+
+async def test_create_topics_never_lists_what_is_missing(kit: Kit) -> None:
+    source = await kit.topic("never", partitions=2)
+    table = Table("never", changelog_topic_segment_ms=60_000)
+    engine = kit.engine(counting(source, table), create_topics="never")
+    engine.register_table(table)
+    expected = rf"'{kit.group}-never-changelog' \(2 partitions, cleanup.policy=compact, segment.ms=60000\)"
+    with pytest.raises(ConfigurationError, match=expected):
+        await engine.start()
+    async with kit.broker() as broker:
+        assert await broker.describe_topics([f"{kit.group}-never-changelog"]) == {}
+
+
+async def test_topics_that_share_a_table_need_one_partition_count(kit: Kit) -> None:
+    one, two = await kit.topic("one", partitions=1), await kit.topic("two", partitions=2)
+    table = Table("shared")
+
+    class Both(Handler):
+        topic = (one, two)
+
+    engine = kit.engine(Both)
+    engine.register_table(table)
+    with pytest.raises(ConfigurationError, match=rf"'{one}' has 1, '{two}' has 2 \(they share 'shared'\)"):
+        await engine.start()
+
+
+async def test_a_large_job_checkpoints_by_changed_keys(kit: Kit) -> None:
+    source, table = await kit.topic("large-job"), Table("large-job")
+    await kit.send(source, [(b"%d" % number, b"1") for number in range(5_000)])
+    engine = kit.engine(
+        counting(source, table),
+        max_overlay_keys=500,
+        commit_interval_sec=60,
+        bulk_mode_threshold=10,
+        bulk_mode_max_records=100,
+    )
+    engine.register_table(table)
+    async with engine:
+        await until(lambda: engine.status().handled == 5_000)
+        assert engine.status().checkpoints >= 5
+        await engine.caught_up()
+        assert len(table.snapshot()) == 5_000

@@ -1,0 +1,94 @@
+"""The contract of every broker: creating topics, and saying how they are."""
+
+import pytest
+
+from paperboy.brokers.protocol import Broker, TopicPartition, TopicSpec
+from paperboy.errors import BrokerError
+from tests.contract.conftest import OpenBroker, connected, new_topic, unique, write
+
+DEFAULTS = {
+    "cleanup.policy": "delete",
+    "max.message.bytes": "1048588",
+    "retention.ms": "604800000",
+    "delete.retention.ms": "86400000",
+    "segment.ms": "604800000",
+    "min.cleanable.dirty.ratio": "0.5",
+    "max.compaction.lag.ms": "9223372036854775807",
+    "min.insync.replicas": "1",
+    "message.timestamp.type": "CreateTime",
+    "message.timestamp.after.max.ms": "3600000",
+}
+
+
+async def test_a_topic_that_does_not_exist_is_not_described_and_not_created(broker: OpenBroker) -> None:
+    async with connected(broker) as connection:
+        missing = unique("topic")
+        existing = await new_topic(connection)
+        assert list(await connection.describe_topics([missing, existing])) == [existing]
+        assert await connection.describe_topics([missing]) == {}
+        assert await connection.describe_topics([]) == {}
+
+
+async def test_a_topic_has_the_partitions_it_was_created_with(broker: OpenBroker) -> None:
+    async with connected(broker) as connection:
+        topic = await new_topic(connection, partitions=5)
+        assert await partitions_of(connection, topic) == 5
+
+
+async def test_a_created_topic_can_be_used_at_once(broker: OpenBroker) -> None:
+    async with connected(broker) as connection:
+        topic = await new_topic(connection, partitions=2)
+        await write(connection, TopicPartition(topic, 1), b"a")
+        assert await connection.end_offsets([TopicPartition(topic, 1)]) == {TopicPartition(topic, 1): 1}
+
+
+async def test_creating_a_topic_again_leaves_it_as_it_is(broker: OpenBroker) -> None:
+    async with connected(broker) as connection:
+        topic = await new_topic(connection, partitions=2, config={"retention.ms": "1000000"})
+        await write(connection, TopicPartition(topic, 0), b"a")
+        await connection.create_topics([TopicSpec(topic, 3, config={"retention.ms": "2000000"})])
+        assert await partitions_of(connection, topic) == 2
+        assert (await connection.describe_topics([topic]))[topic].config["retention.ms"] == "1000000"
+        assert await connection.end_offsets([TopicPartition(topic, 0)]) == {TopicPartition(topic, 0): 1}
+
+
+async def test_one_topic_that_exists_does_not_keep_others_from_being_created(broker: OpenBroker) -> None:
+    async with connected(broker) as connection:
+        existing, new = await new_topic(connection), unique("topic")
+        await connection.create_topics([TopicSpec(existing, 1), TopicSpec(new, 1)])
+        assert sorted(await connection.describe_topics([existing, new])) == sorted([existing, new])
+
+
+async def test_a_topic_is_described_with_its_effective_settings(broker: OpenBroker) -> None:
+    async with connected(broker) as connection:
+        plain = await new_topic(connection)
+        config = (await connection.describe_topics([plain]))[plain].config
+        assert {name: config.get(name) for name in DEFAULTS} == DEFAULTS
+        given = {"cleanup.policy": "compact", "max.message.bytes": "5000", "segment.ms": "100000"}
+        other = await new_topic(connection, config=given)
+        config = (await connection.describe_topics([other]))[other].config
+        assert {name: config.get(name) for name in DEFAULTS} == DEFAULTS | given
+
+
+@pytest.mark.parametrize(
+    ("partitions", "config"),
+    [
+        (0, {}),
+        (1, {"no.such.setting": "1"}),
+        (1, {"retention.ms": "a week"}),
+        (1, {"cleanup.policy": "burn"}),
+    ],
+    ids=["no-partitions", "unknown-setting", "no-number", "no-choice"],
+)
+async def test_a_topic_that_cannot_be_is_refused_by_name(
+    broker: OpenBroker, partitions: int, config: dict[str, str]
+) -> None:
+    async with connected(broker) as connection:
+        name = unique("topic")
+        with pytest.raises(BrokerError, match=name):
+            await connection.create_topics([TopicSpec(name, partitions, config=config)])
+        assert await connection.describe_topics([name]) == {}
+
+
+async def partitions_of(connection: Broker, topic: str) -> int:
+    return (await connection.describe_topics([topic]))[topic].partitions
