@@ -103,7 +103,7 @@ class Engine:
 
         The end of an ``async with`` block does the same.
         """
-        self._stop.set()
+        self._begin_stop()
 
     async def shutdown(self) -> None:
         """The same as `stop`."""
@@ -122,7 +122,7 @@ class Engine:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._stop.set()
+        self._begin_stop()
         background, self._background = self._background, None
         if background is not None:
             await background
@@ -323,11 +323,16 @@ class Engine:
         if self._failure is None:
             self._failure = error
             _log.error("failed", group_id=self._options.group_id, error=repr(error))
-        self._stop.set()
+        self._begin_stop()
 
     def _stop_on_signal(self, name: str) -> None:
         _log.info("signal", signal=name)
+        self._begin_stop()
+
+    def _begin_stop(self) -> None:
         self._stop.set()
+        if self._membership is not None:
+            self._membership.stop_taking()
 
     async def _prepare(self, broker: Broker) -> tuple[list[TopicGroup], dict[str, tuple[str, int]]]:
         """Look at the topics, create what is ours to create, refuse what cannot work."""

@@ -112,6 +112,13 @@ class Membership:
         """It has an assignment, and every task's tables are restored."""
         return self.assigned.is_set() and all(task.ready for task in self.tasks.values())
 
+    def stop_taking(self) -> None:
+        """Let no task begin another message, and take no new assignment."""
+        self._stopping = True
+        self._room.set()
+        for task in self.tasks.values():
+            task.stop_taking()
+
     async def drain(self) -> None:
         """Let every task finish its message and checkpoint; cancel what takes longer than ``drain_timeout_sec``."""
         runners = list(self._runners.values())
@@ -130,8 +137,7 @@ class Membership:
 
     async def stop(self) -> None:
         """Drain, and take no new assignment."""
-        self._stopping = True
-        self._room.set()
+        self.stop_taking()
         await self.drain()
 
     def apply_limits(self) -> None:

@@ -89,6 +89,7 @@ class Task:
         self.lost = False
         """Another worker owns it: what is not durable is void."""
         self.message: object | None = None
+        self.turn_ends = 0.0
         self.unfinished = 0
         self.tables = {name: held.partition for name, held in tables.items()}
         self.enter: Callable[[object], object] | None = message_of_call.set if tables else None
@@ -132,6 +133,7 @@ class Task:
     def stop_taking(self) -> None:
         """Finish the message in hand, checkpoint, and end `run`."""
         self._draining = True
+        self.turn_ends = 0.0
         self._wake.set()
 
     def lag(self) -> int | None:
@@ -224,7 +226,8 @@ class Task:
         self.unfinished = done = 0
         try:
             while done < len(records):
-                done = await source.dispatch.one_by_one(records, done, self, self._loop.time() + TURN_SEC)
+                self.turn_ends = self._loop.time() + TURN_SEC
+                done = await source.dispatch.one_by_one(records, done, self)
                 source.position = records[done - 1].offset + 1
                 if self._draining or self._checkpoint_due():
                     break

@@ -39,6 +39,8 @@ class Unit(Sender, Protocol):
     """Sends of the running message."""
     undo: list[Any]
     """Writes of the running message."""
+    turn_ends: float
+    """Until when records are handled without giving way, in loop time; moved to the past by a stop."""
     unfinished: int
     """Where a chunk handled one by one broke off: the index of the record that did not finish."""
 
@@ -86,8 +88,8 @@ class Dispatch:
         self._fail_on_exception = fail_on_exception
         self._bulks_of_one = self._on_bulk is not None and self._on_message is None
 
-    async def one_by_one(self, records: list[Record], start: int, unit: Unit, deadline: float) -> int:
-        """Handle ``records[start:]`` one after another until `deadline` (loop time), at least one.
+    async def one_by_one(self, records: list[Record], start: int, unit: Unit) -> int:
+        """Handle ``records[start:]`` one after another until ``unit.turn_ends``, at least one.
 
         Returns:
             The index of the first record that is not finished.
@@ -97,7 +99,7 @@ class Dispatch:
                 the record it is about: everything before it has finished.
         """
         if self._bulks_of_one:
-            return await self._bulks_of_one_record(records, start, unit, deadline)
+            return await self._bulks_of_one_record(records, start, unit)
         define, receive, finished = self._define_context, self._did_receive, self._on_finished
         on_message, on_tombstone, enter = self._on_message, self._on_tombstone, unit.enter
         decode = self._decode if self._decode_key or self._decode_value else None
@@ -130,7 +132,7 @@ class Dispatch:
                     await self._failed(error, message, ctx, unit)
                 if undo or pending:
                     unit.accept()
-                if clock() >= deadline:
+                if clock() >= unit.turn_ends:
                     break
         except BaseException:
             unit.unfinished = index
@@ -222,13 +224,13 @@ class Dispatch:
         if finished is not None:
             await finished(messages, ctx)
 
-    async def _bulks_of_one_record(self, records: list[Record], start: int, unit: Unit, deadline: float) -> int:
+    async def _bulks_of_one_record(self, records: list[Record], start: int, unit: Unit) -> int:
         clock = asyncio.get_running_loop().time
         index = start
         try:
             for index in range(start, len(records)):
                 await self.in_bulk([records[index]], unit, _no_turn)
-                if clock() >= deadline:
+                if clock() >= unit.turn_ends:
                     break
         except BaseException:
             unit.unfinished = index

@@ -104,7 +104,9 @@ def decode_value(data: bytes | memoryview) -> object:
             " install the tzdata package."
         ) from cause
     except (ValueError, TypeError, LookupError, ArithmeticError, OSError, struct.error) as cause:
-        raise DeserializationError(f"{_excerpt(data)} are not a value of paperboy's: they are damaged.") from cause
+        raise DeserializationError(
+            f"{_excerpt(data)} are not a value: they are damaged, or a later version of paperboy wrote them."
+        ) from cause
 
 
 def needs_encoding_now(value: object) -> bool:

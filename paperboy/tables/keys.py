@@ -128,10 +128,12 @@ def decode_key(data: bytes) -> Key:
         else:
             key = _decode_element(data, 1, 0)[0]
     except (ValueError, LookupError, OverflowError, struct.error) as cause:
-        raise DeserializationError(f"{_excerpt(data)} are not a key of paperboy's: they are damaged.") from cause
+        raise DeserializationError(
+            f"{_excerpt(data)} are not a key: they are damaged, or a later version wrote them."
+        ) from cause
     # Two spellings of one key would be two entries in a store: only our own is read.
     if encode_key(key) != data:
-        raise DeserializationError(f"{_excerpt(data)} are not a key of paperboy's: {key!r} is written otherwise.")
+        raise DeserializationError(f"{_excerpt(data)} are not a key: {key!r} is written otherwise.")
     return key
 
 

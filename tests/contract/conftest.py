@@ -167,7 +167,7 @@ class GroupMember:
         """"revoked" and "assigned", in the order they came."""
         self.revoked: list[tuple[TopicPartition, ...]] = []
         self.assignments: list[Assignment] = []
-        self.while_revoked: Callable[[], Awaitable[None]] | None = None
+        self.while_revoked: Callable[[], Awaitable[object]] | None = None
         """Awaited in `on_revoked`."""
         self._news = asyncio.Event()
 

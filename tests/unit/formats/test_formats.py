@@ -5,6 +5,7 @@ stays: a new format gets a file of its own, and only the newest is also written.
 """
 
 import json
+import re
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
@@ -26,6 +27,8 @@ def double(bits: int) -> float:
 
 TYPES = (date, datetime, time, timedelta, timezone, Decimal, UUID, ZoneInfo)
 NAMES = {"UTC": UTC, "double": double, **{kind.__name__: kind for kind in TYPES}}
+
+PAGE = Path(__file__).parents[3] / "docs" / "formats.md"
 
 VECTORS: dict[str, list[dict[str, str]]] = json.loads(Path(__file__).with_name("v1.json").read_text("utf-8"))
 
@@ -57,3 +60,12 @@ def test_the_vectors_hold_every_type_and_none_twice() -> None:
         expressions = [vector["object"] for vector in VECTORS[kind]]
         assert len(set(expressions)) == len(expressions)
         assert len({type(built(expression)) for expression in expressions}) == types
+
+
+def test_the_examples_on_the_page_are_true() -> None:
+    keys, values = PAGE.read_text("utf-8").split("## Values, format 1")
+    for section, encode in ((keys, encode_key), (values, encode_value)):
+        examples = re.findall(r"^\| `(.+?)` \| `(01 [0-9a-f ]+)` \|$", section, re.MULTILINE)
+        assert len(examples) == 13
+        for expression, written in examples:
+            assert encode(built(expression)).hex(" ") == written
