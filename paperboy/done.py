@@ -8,7 +8,7 @@ class Done:
 
     __slots__ = ()
 
-    def __await__(self) -> Iterator[None]:  # type: ignore[override]
+    def __await__(self) -> Iterator[None]:
         return iter(())
 
 

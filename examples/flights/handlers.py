@@ -1,84 +1,47 @@
-"""The job: what is kept, and what is done with each message."""
+"""What the job keeps in tables, and what it does with each message."""
 
 import json
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from examples.flights.topics import Topics
-from paperboy import BulkHandler, Context, Engine, Handler, Table
+from paperboy import BulkHandler, Context, Handler, Table
 from paperboy.handlers.handler import Message
 
 
-class Flights:
-    """Totals of the flights per airline and per route.
+class Tables:
+    """The tables of one job."""
 
-    Airlines and airports are read first, then planes, then flights, which look all of them up.
-
-    Args:
-        prefix: what the names of topics and group begin with.
-    """
-
-    def __init__(self, prefix: str = "") -> None:
-        self.topics = topics = Topics.named(prefix)
-        self.group_id = f"{prefix}flights"
-
+    def __init__(self) -> None:
+        # What flights look up.
         self.airlines = Table("airlines")
         """Carrier to the airline's name."""
         self.airports = Table("airports")
-        """The airport's code to its name."""
+        """An airport's code to its name."""
         self.planes = Table("planes")
         """Tail number to seats."""
 
+        # What flights add up to.
         self.flights = Table("flights")
-        """The airline's name to its flights: here and below, how many."""
+        """The airline's name to the number of its flights."""
         self.delays = Table("delays")
-        """The airline's name to the flights that left late and their minutes of delay."""
+        """The airline's name to the minutes by which its flights left late, all together."""
         self.cancellations = Table("cancellations")
-        """The airline's name to the flights that never left."""
+        """The airline's name to how many of its flights never left."""
         self.routes = Table("routes")
-        """Route to its flights, and the seats on them."""
+        """Route (``JFK-LAX``) to where it goes ("to"), its "flights", and the "seats" on them."""
 
-        self.on_airlines = kept(topics.airlines, self.airlines, "name")
-        self.on_airports = kept(topics.airports, self.airports, "name")
-        self.on_planes = kept(topics.planes, self.planes, "seats")
-        self.on_flights = totals_by_airline(self)
-        self.on_flights_by_route = totals_by_route(self)
-
-    def engine(self, bootstrap_servers: str, mode: str = "bulk", **options: Any) -> Engine:
-        """An engine that does the job.
-
-        Args:
-            mode: how flights are taken: ``bulk`` (many at once while there are many), ``single`` (one after another),
-                or ``step`` (all flights first, then all routes).
-            options: further options of the engine.
-        """
-        steps = [[self.on_airlines, self.on_airports], [self.on_planes]]
-        if mode == "step":
-            steps += [[self.on_flights], [self.on_flights_by_route]]
-        handlers = (self.on_airlines, self.on_airports, self.on_planes, self.on_flights, self.on_flights_by_route)
-        given = {"group_id": self.group_id, "steps": steps, "with_bulk_mode": mode != "single", **options}
-        engine = Engine(*handlers, bootstrap_servers=bootstrap_servers, **given)
-        for table in (*self.known, *self.totals, self.routes):
-            engine.register_table(table)
-        return engine
-
-    @property
-    def known(self) -> list[Table]:
-        """What flights look up."""
-        return [self.airlines, self.airports, self.planes]
-
-    @property
-    def totals(self) -> list[Table]:
-        """What flights add up to."""
-        return [self.flights, self.delays, self.cancellations]
+        self.known = (self.airlines, self.airports, self.planes)
+        self.by_airline = (self.flights, self.delays, self.cancellations)
 
 
 def kept(of: str, table: Table, column: str) -> type[Handler]:
-    """A handler that keeps one column of a topic's rows in a table, under their keys."""
+    """Keeps one column of a topic's rows in a table, under the rows' keys."""
 
     class Kept(Handler):
         topic = of
-        tables = [table]
+        tables = (table,)
         key_serializer = bytes.decode
         value_serializer = json.loads
 
@@ -93,32 +56,95 @@ def kept(of: str, table: Table, column: str) -> type[Handler]:
     return Kept
 
 
-def totals_by_airline(job: Flights) -> type[BulkHandler]:
-    """Adds flights up per airline, and passes each on to the topic that is keyed by route."""
+def totals_by_airline(topics: Topics, t: Tables) -> type[BulkHandler]:
+    """Adds flights up per airline, and sends each on to the topic that is keyed by route.
+
+    A bulk does what its messages would do one after another, with one read and one write per airline.
+    """
 
     class TotalsByAirline(BulkHandler):
-        topic = job.topics.flights
-        tables = [*job.known, *job.totals]
+        topic = topics.flights
+        tables = (*t.known, *t.by_airline)
         value_serializer = json.loads
 
         @classmethod
         async def on_message(cls, msg: Message, ctx: Context) -> None:
             flight = msg.value
-            airline = job.airlines[flight["carrier"]]
-            job.flights.update(airline, lambda flights: flights + 1, 0)
-            if flight["dep_delay"] is None:
-                job.cancellations.update(airline, lambda cancelled: cancelled + 1, 0)
-            elif (minutes := int(flight["dep_delay"])) > 0:
-                job.delays.update(airline, lambda delays: (delays[0] + 1, delays[1] + minutes), (0, 0))
-            send_on(flight, job.planes.get(flight["tailnum"]), ctx)
+            airline = t.airlines[flight["carrier"]]
+            t.flights.update(airline, lambda flights: flights + 1, 0)
+            t.delays.update(airline, lambda minutes: minutes + delay_of(flight), 0)
+            t.cancellations.update(airline, lambda cancelled: cancelled + is_cancelled(flight), 0)
+            send_on(ctx, flight, t.airports.get(flight["dest"]), t.planes.get(flight["tailnum"]))
 
         @classmethod
         async def on_bulk(cls, msgs: list[Message], ctx: Context) -> None:
-            # The same, with one read and one write for all flights of an airline.
-            flights, cancelled, late, minutes = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
-            ...
+            bulk = [msg.value for msg in msgs]
+            airlines = found(t.airlines, (flight["carrier"] for flight in bulk))
+            airports = found(t.airports, (flight["dest"] for flight in bulk))
+            planes = found(t.planes, (flight["tailnum"] for flight in bulk))
+            flights, delays, cancellations = Counter[str](), Counter[str](), Counter[str]()
+            for flight in bulk:
+                airline = airlines[flight["carrier"]]
+                flights[airline] += 1
+                delays[airline] += delay_of(flight)
+                cancellations[airline] += is_cancelled(flight)
+                send_on(ctx, flight, airports[flight["dest"]], planes[flight["tailnum"]])
+            add(t.flights, flights)
+            add(t.delays, delays)
+            add(t.cancellations, cancellations)
 
-    def send_on(flight: Any, seats: str | None, ctx: Context) -> None:
-        ...
+    def send_on(ctx: Context, flight: Any, airport: str | None, seats: str | None) -> None:
+        """Equal keys meet in one partition, and what is sent is undone with the message, as table writes are."""
+        route = f"{flight['origin']}-{flight['dest']}"
+        value = {"to": airport, "seats": int(seats or 0)}
+        ctx.send(topics.flights_by_route, json.dumps(value).encode(), key=route.encode())
 
     return TotalsByAirline
+
+
+def totals_by_route(topics: Topics, t: Tables) -> type[BulkHandler]:
+    """Adds flights up per route. It has tables of its own: its topic need not be partitioned as flights are.
+
+    Without an ``on_message`` it is given bulks of one where messages come one by one.
+    """
+
+    class TotalsByRoute(BulkHandler):
+        topic = topics.flights_by_route
+        tables = (t.routes,)
+        key_serializer = bytes.decode
+        value_serializer = json.loads
+
+        @classmethod
+        async def on_bulk(cls, msgs: list[Message], ctx: Context) -> None:
+            routes = found(t.routes, (msg.key for msg in msgs))
+            for msg in msgs:
+                total = routes[msg.key] or {"flights": 0, "seats": 0}
+                routes[msg.key] = {
+                    "to": msg.value["to"],
+                    "flights": total["flights"] + 1,
+                    "seats": total["seats"] + msg.value["seats"],
+                }
+            t.routes.set_many(routes)
+
+    return TotalsByRoute
+
+
+def delay_of(flight: Mapping[str, str | None]) -> int:
+    """The minutes by which a flight left late: 0 for one that was early, or cancelled."""
+    return max(0, int(flight["dep_delay"] or 0))
+
+
+def is_cancelled(flight: Mapping[str, str | None]) -> bool:
+    return flight["dep_delay"] is None
+
+
+def found(table: Table, keys: Iterable[Any]) -> dict[Any, Any]:
+    """Each of these keys with what the table has for it, or None."""
+    distinct = list(dict.fromkeys(keys))
+    return dict(zip(distinct, table.get_many(distinct), strict=True))
+
+
+def add(table: Table, counts: Counter[str]) -> None:
+    """Add to the table's totals."""
+    before = table.get_many(list(counts), 0)
+    table.set_many({key: total + counts[key] for key, total in zip(counts, before, strict=True)})

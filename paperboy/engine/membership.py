@@ -5,11 +5,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from paperboy.brokers.protocol import Assignment, Broker, Consumer, Record, TopicPartition
 from paperboy.engine.assignment import TaskAssignor
+from paperboy.engine.preparation import Changelog
 from paperboy.engine.restore import restore
 from paperboy.engine.source import Source
 from paperboy.engine.steps import Steps
 from paperboy.engine.task import HeldTable, Task, Wiring
-from paperboy.engine.topology import TaskId, TopicGroup, sources_of
+from paperboy.engine.topology import TaskId, TopicGroup
 from paperboy.errors import ConfigurationError, OffsetOutOfRange
 from paperboy.handlers.dispatch import Dispatch
 from paperboy.log import get_logger
@@ -24,6 +25,8 @@ _FETCH_TIMEOUT_SEC = 0.1
 _STALE_SEC = 5.0
 """An end offset that was heard longer ago is asked for again."""
 _RESTORES_AT_ONCE = 4
+_LAST_CHECKPOINT_SEC = 10.0
+"""How long a task that was cancelled may take to checkpoint what had finished."""
 
 
 class Membership:
@@ -42,7 +45,7 @@ class Membership:
         wiring: Wiring,
         groups: Sequence[TopicGroup],
         dispatches: Mapping[str, Dispatch],
-        changelogs: Mapping[str, tuple[str, int]],
+        changelogs: Mapping[str, Changelog],
         steps: Steps,
         assignor: TaskAssignor,
         fail: Callable[[BaseException], None],
@@ -82,11 +85,11 @@ class Membership:
             return
         given = set(assignment.partitions)
         tasks = [
-            self._new_task(group, partition, assignment.generation)
+            self._new_task(group, partition, assignment)
             for group in self._groups
             for partition in sorted({tp.partition for tp in assignment.partitions if tp.topic in group.topics})
         ]
-        partial = [task.name for task in tasks if not given.issuperset(task.sources)]
+        partial = [task.name for task in tasks if not given.issuperset(task.sources.partitions)]
         if partial:
             self._fail(
                 ConfigurationError(
@@ -97,9 +100,7 @@ class Membership:
             return
         self.tasks = {task.id: task for task in tasks}
         self._forget_stores_of_others()
-        share = self._options.max_buffer_bytes // max(1, len(given))
         for task in tasks:
-            task.room_bytes = share
             self._apply_limits(task)
             self._runners[task.id] = self._spawn(self._run(task), name=f"task {task.name}")
         self.assigned.set()
@@ -120,18 +121,19 @@ class Membership:
             task.stop_taking()
 
     async def drain(self) -> None:
-        """Let every task finish its message and checkpoint; cancel what takes longer than ``drain_timeout_sec``."""
-        runners = list(self._runners.values())
+        """Let every task finish its message and checkpoint, for ``drain_timeout_sec`` at most.
+
+        A message that takes longer is cancelled, and what had finished before it is checkpointed; a checkpoint that
+        takes longer still is given up: what it would have made durable is handled again.
+        """
         for task in self.tasks.values():
             task.stop_taking()
-        if runners:
-            _, stuck = await asyncio.wait(runners, timeout=self._options.drain_timeout_sec)
-            for task_id, runner in self._runners.items():
-                if runner in stuck:
-                    _log.warning("handler cancelled", task=str(task_id), after_sec=self._options.drain_timeout_sec)
-                    runner.cancel()
-            if stuck:
-                await asyncio.wait(stuck)
+        running = await self._still_running(self._options.drain_timeout_sec)
+        for given_up in ("handler cancelled", "checkpoint given up"):
+            for task_id in running:
+                _log.warning(given_up, task=str(task_id))
+                self._runners[task_id].cancel()
+            running = await self._still_running(_LAST_CHECKPOINT_SEC)
         self._runners.clear()
         self.tasks.clear()
 
@@ -154,7 +156,7 @@ class Membership:
     def partitions_of(self, table: str) -> list[tuple[int, TablePartition]]:
         """This worker's partitions of a table, with their numbers."""
         return [
-            (task_id.partition, task.tables[table])
+            (task_id.partition, task.tables[table].partition)
             for task_id, task in sorted(self.tasks.items())
             if task.ready and table in task.tables
         ]
@@ -165,11 +167,7 @@ class Membership:
         while not self._stopping:
             self._room.clear()
             wanted = {
-                partition: task
-                for task in self.tasks.values()
-                if task.ready
-                for partition, source in task.sources.items()
-                if task.has_room(source) and (source.limit is None or source.fetched < source.limit)
+                partition: task for task in self.tasks.values() if task.ready for partition in task.sources.wanted()
             }
             if not wanted:
                 await consumer.fetch((), 0)  # hears what has gone wrong in the background
@@ -189,7 +187,7 @@ class Membership:
         stale = [
             (task, source)
             for task in self.tasks.values()
-            for source in task.sources.values()
+            for source in task.sources
             if (watermark := self._wiring.consumer.watermark(source.partition)) is None
             or watermark.age_sec > _STALE_SEC
         ]
@@ -202,27 +200,26 @@ class Membership:
 
     # One task.
 
-    def _new_task(self, group: TopicGroup, partition: int, generation: int) -> Task:
+    def _new_task(self, group: TopicGroup, partition: int, assignment: Assignment) -> Task:
         task_id = TaskId(group.name, partition)
         undo: Undo = []
         tables = {}
         for table in group.tables:
-            topic, max_record_bytes = self._changelogs[table.name]
+            changelog = self._changelogs[table.name]
             store = self._stores.setdefault((task_id, table.name), MemoryStore())
             tables[table.name] = HeldTable(
-                TablePartition(table.name, store, undo, max_record_bytes), TopicPartition(topic, partition)
+                TablePartition(table.name, store, undo, changelog.max_record_bytes),
+                TopicPartition(changelog.topic, partition),
             )
         dispatches = {topic: self._dispatches[topic] for topic in group.topics}
-        assert [source.topic for source in sources_of(group, partition)] == sorted(dispatches)
-        return Task(task_id, dispatches, tables, undo, generation, self._wiring, self._open)
+        room_bytes = self._options.max_buffer_bytes // len(assignment.partitions)
+        return Task(task_id, dispatches, tables, undo, assignment.generation, room_bytes, self._wiring, self._open)
 
     async def _run(self, task: Task) -> None:
         try:
             await task.run()
         except Exception as error:
             self._fail(error)
-        finally:
-            task.ready = False
 
     async def _open(self, task: Task) -> None:
         """Restore the task's tables, find where its input goes on, and begin fetching there."""
@@ -232,8 +229,8 @@ class Membership:
             counters.restored += records
 
         async with self._restoring:
-            await restore(task.held_tables, self._broker, report)
-        partitions = list(task.sources)
+            await restore(list(task.tables.values()), self._broker, report)
+        partitions = task.sources.partitions
         committed = await self._broker.committed(self._options.group_id, partitions)
         begins = await self._broker.beginning_offsets(partitions)
         ends = await self._broker.end_offsets(partitions)
@@ -260,9 +257,9 @@ class Membership:
     def _out_of_range(self, partition: TopicPartition, offset: int, begin: int, end: int) -> int:
         if self._options.offset_out_of_range == "stop":
             raise OffsetOutOfRange(
-                f"Group {self._options.group_id!r} stands at offset {offset} of {partition}, but the log holds {begin} to"
-                f" {end}: records were deleted before they were handled, or the topic was made anew. To go on at"
-                f" {begin}, set offset_out_of_range='continue', or reset the group's offsets.",
+                f"Group {self._options.group_id!r} stands at offset {offset} of {partition}, but the log holds"
+                f" {begin} to {end}: records were deleted before they were handled, or the topic was made anew."
+                f" To go on at {begin}, set offset_out_of_range='continue', or reset the group's offsets.",
                 partition.topic,
                 partition.partition,
                 offset,
@@ -300,6 +297,12 @@ class Membership:
         if source.advance(consumer.position(partition)):
             task.wake()
 
+    async def _still_running(self, timeout_sec: float) -> list[TaskId]:
+        """The tasks that have not ended within this time."""
+        if self._runners:
+            await asyncio.wait(self._runners.values(), timeout=timeout_sec)
+        return [task_id for task_id, runner in self._runners.items() if not runner.done()]
+
     async def _until_room(self) -> None:
         try:
             async with asyncio.timeout(1.0):
@@ -308,8 +311,8 @@ class Membership:
             pass
 
     def _apply_limits(self, task: Task) -> None:
-        for partition, source in task.sources.items():
-            source.limit = self._steps.limit(partition)
+        for source in task.sources:
+            source.limit = self._steps.limit(source.partition)
 
     def _forget_stores_of_others(self) -> None:
         for task_id, table in [key for key in self._stores if key[0] not in self.tasks]:

@@ -29,6 +29,10 @@ class Topics:
         """The topic, if it was asked for before."""
         return self._known.get(name)
 
+    def __getitem__(self, name: str) -> TopicDescription:
+        """The topic, which was asked for before."""
+        return self._known[name]
+
     async def learn(self, names: Collection[str]) -> None:
         """Ask for those not known yet.
 
@@ -41,7 +45,8 @@ class Topics:
         for name in unknown:
             if name not in self._known:
                 raise TopicNotFound(
-                    f"Topic {name!r}, which a record was sent to, does not exist on {self._broker.name}: create it first."
+                    f"Topic {name!r}, to which a record was sent, does not exist on {self._broker.name}:"
+                    " create it first."
                 )
 
 
@@ -111,8 +116,7 @@ class Outbox:
     def put(self, send: Send) -> None:
         """Queue what a finished message sent; its topic is known by now."""
         name, partition, key, value, headers, timestamp_ms = send
-        topic = self._topics.get(name)
-        assert topic is not None
+        topic = self._topics[name]
         if partition is None:
             # Records without a key stay together until the next flush, and then move on: large batches, all partitions.
             partition = self._keyless % topic.partitions if key is None else partition_for_key(key, topic.partitions)

@@ -1,6 +1,7 @@
 """Bringing a task's stores to the end of their changelogs."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from paperboy.brokers.protocol import Broker, TopicPartition
 from paperboy.engine.checkpoint import ChangelogPartition
@@ -67,7 +68,7 @@ async def _read(
             chunks = await reader.fetch(unfinished, _FETCH_TIMEOUT_SEC)
             for changelog in unfinished:
                 records = chunks.get(changelog, ())
-                changes = {record.key: record.value for record in records}
+                changes: dict[Any, Any] = {record.key: record.value for record in records}
                 tables[changelog].partition.store.write(changes, reader.position(changelog))
                 report(len(records))
             unfinished = [changelog for changelog in unfinished if reader.position(changelog) < ends[changelog]]

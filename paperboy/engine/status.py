@@ -5,6 +5,24 @@ from dataclasses import dataclass
 from paperboy.engine.modes import Mode
 
 
+@dataclass(slots=True)
+class Counters:
+    """What became of records in this worker, since its start."""
+
+    handled: int = 0
+    """Records that have finished, those passed over included."""
+    passed_over: int = 0
+    """Records given up, by the user's choice, after they failed."""
+    checkpoints: int = 0
+    """Checkpoints that made work durable."""
+    checkpoint_failures: int = 0
+    """Checkpoints after which a task went back to what was durable."""
+    restored: int = 0
+    """Changelog records read by restores."""
+    lost: int = 0
+    """Input records that were deleted from the log before they were handled."""
+
+
 @dataclass(frozen=True, slots=True)
 class TaskStatus:
     name: str
@@ -29,12 +47,9 @@ class Status:
     """Over all tasks of this worker; None while one is not known."""
     tasks: tuple[TaskStatus, ...]
     handled: int
-    """Records finished since the start, those passed over included."""
+    """From here on: see `Counters`."""
     passed_over: int
-    """Records given up, by the user's choice, after they failed."""
     checkpoints: int
     checkpoint_failures: int
     restored: int
-    """Changelog records read by restores."""
     lost: int
-    """Input records that were deleted from the log before they were handled."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from paperboy.brokers.protocol import TopicDescription, TopicPartition, TopicSpec
+from paperboy.brokers.protocol import TopicDescription, TopicSpec
 from paperboy.errors import ConfigurationError
 from paperboy.handlers.dispatch import Dispatch
 from paperboy.tables.table import Table
@@ -98,8 +98,8 @@ def changelog_spec(table: Table, group_id: str, partitions: int) -> TopicSpec:
     wanted = table.changelog_topic_num_partitions
     if wanted is not None and wanted != partitions:
         raise ConfigurationError(
-            f"Table {table.name!r} sets changelog_topic_num_partitions={wanted}, but its input topics have {partitions}:"
-            " a changelog has as many partitions as the input, so leave it out."
+            f"Table {table.name!r} sets changelog_topic_num_partitions={wanted}, but its input topics have"
+            f" {partitions}: a changelog has as many partitions as the input, so leave it out."
         )
     config = {"cleanup.policy": "compact", **table.changelog_config}
     return TopicSpec(name, partitions, table.changelog_topic_replication_factor, config)
@@ -114,7 +114,8 @@ def check_changelog(spec: TopicSpec, found: TopicDescription) -> None:
     if found.partitions != spec.partitions:
         raise ConfigurationError(
             f"Changelog {found.name!r} has {found.partitions} partitions, but the input topics have"
-            f" {spec.partitions}: the table's entries would be in the wrong places; recreate the changelog, or use another table name."
+            f" {spec.partitions}: the table's entries would be in the wrong places; recreate the changelog, or use"
+            " another table name."
         )
     policy = found.config.get("cleanup.policy", "delete")
     if policy.replace(" ", "") != "compact":
@@ -131,11 +132,6 @@ def missing_topics(missing: Iterable[TopicSpec]) -> str:
         settings = "".join(f", {name}={value}" for name, value in sorted(spec.config.items()))
         lines.append(f"{spec.name!r} ({spec.partitions} partition{'s' if spec.partitions != 1 else ''}{settings})")
     return "; ".join(lines)
-
-
-def sources_of(group: TopicGroup, partition: int) -> list[TopicPartition]:
-    """The input partitions of one task."""
-    return [TopicPartition(topic, partition) for topic in group.topics]
 
 
 def _tables_of(dispatch: Dispatch, tables: Mapping[str, Table]) -> list[str]:

@@ -69,6 +69,7 @@ class Dispatch:
         kind = handler if isinstance(handler, type) else type(handler)
         if not issubclass(kind, Handler):
             raise ConfigurationError(f"{handler!r} is no handler: subclass paperboy.Handler or paperboy.BulkHandler.")
+        self.handler = handler
         self.name = kind.__name__
         self.topics = _topics_of(handler, self.name)
         self.group_name = handler.group_name
@@ -278,10 +279,10 @@ class Dispatch:
         part = "key"
         try:
             if self._decode_key is not None and record.key is not None:
-                record.key = self._decode_key(record.key)  # type: ignore[arg-type]
+                record.key = self._decode_key(record.key)
             part = "value"
             if self._decode_value is not None and record.value is not None:
-                record.value = self._decode_value(record.value)  # type: ignore[arg-type]
+                record.value = self._decode_value(record.value)
         except Exception as error:
             raise DeserializationError(
                 f"The {part} of {record.topic}[{record.partition}] offset {record.offset} could not be decoded by"
@@ -356,10 +357,21 @@ def _decoder(handler: Handler | type[Handler], part: str) -> Decode | None:
 
 def _unbound(handler: Handler | type[Handler], name: str) -> Any:
     """A callable that stands on a class is given the bytes, not the instance: Python would make a method of it."""
-    static = inspect.getattr_static(handler, name)
-    if inspect.isfunction(static) and len(inspect.signature(static).parameters) == 1:
-        return static
-    return getattr(handler, name)
+    found = inspect.getattr_static(handler, name)
+    if isinstance(found, staticmethod | classmethod | property) or (
+        inspect.isfunction(found) and not _takes_one(found)
+    ):
+        return getattr(handler, name)
+    return found
+
+
+def _takes_one(function: Callable[..., Any]) -> bool:
+    """Whether it can be called with the bytes alone; a method wants its instance as well."""
+    try:
+        inspect.signature(function).bind(b"")
+    except TypeError:
+        return False
+    return True
 
 
 def _name(handler: Handler | type[Handler]) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from msgpack import ExtType, Packer, unpackb  # type: ignore[import-untyped]
+from msgpack import ExtType, Packer, unpackb
 
 from paperboy.errors import DeserializationError, SerializationError
 

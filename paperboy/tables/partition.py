@@ -4,12 +4,16 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from paperboy.errors import TableError
-from paperboy.serializers.values import IMMUTABLE, decode_value, encode_value, needs_encoding_now
+from paperboy.serializers.values import decode_value, encode_value, needs_encoding_now
 from paperboy.tables.keys import Key, decode_key, encode_key
 from paperboy.tables.stores.protocol import Store
 
 RECORD_OVERHEAD_BYTES: Final = 128
 """What the log adds to a record's key and value, at most: its own fields and its batch's header."""
+
+
+_KEPT_BYTES: Final = 4096
+"""What a value that is kept as an object takes as bytes, at most (see `needs_encoding_now`)."""
 
 
 class Encoded:
@@ -98,7 +102,7 @@ class TablePartition:
         encoded = encode_key(key)
         size = len(encoded) + 64
         entry = value
-        if type(value) not in IMMUTABLE or needs_encoding_now(value) or self._is_long(value):
+        if needs_encoding_now(value) or len(encoded) + _KEPT_BYTES > self._max_bytes:
             data = encode_value(value)
             size += len(data)
             if len(encoded) + len(data) > self._max_bytes:
@@ -108,8 +112,6 @@ class TablePartition:
                     " or raise the changelog's max.message.bytes."
                 )
             entry = Encoded(data)
-        elif len(encoded) > self._max_bytes:
-            raise TableError(f"A key of {len(encoded)} bytes does not fit into the changelog of table {self.table!r}.")
         layer = self.layer
         self._undo.append((layer, encoded, layer.get(encoded, _ABSENT)))
         layer[encoded] = entry
@@ -152,10 +154,6 @@ class TablePartition:
         if found is _ABSENT and self._frozen is not None:
             found = self._frozen.get(encoded, _ABSENT)
         return found
-
-    def _is_long(self, value: object) -> bool:
-        """Whether its bytes might not fit, so that it has to be seen now (4: the longest a character gets in UTF-8)."""
-        return isinstance(value, str | bytes) and len(value) * 4 > self._max_bytes
 
 
 def changelog_values(layer: Layer) -> dict[bytes, bytes | None]:

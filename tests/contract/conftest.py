@@ -160,6 +160,8 @@ class InTurn:
 class GroupMember:
     """A consumer and its listener, which writes down what it is told."""
 
+    patience_sec = PATIENCE_SEC
+
     def __init__(self, consumer: Consumer, assignor: InTurn) -> None:
         self.consumer = consumer
         self.assignor = assignor
@@ -194,7 +196,7 @@ class GroupMember:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for something that it is told."""
-        async with asyncio.timeout(PATIENCE_SEC):
+        async with asyncio.timeout(self.patience_sec):
             while not condition():
                 self._news.clear()
                 await self._news.wait()

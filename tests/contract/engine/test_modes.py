@@ -210,7 +210,9 @@ async def test_a_step_is_a_barrier_for_the_whole_group(kit: Kit) -> None:
         return First, Second
 
     one, two = workers(), workers()
-    engines = [kit.engine(*handlers, steps=[[handlers[0]], [handlers[1]]]) for handlers in (one, two)]
+    engines = [
+        kit.engine(*handlers, steps=[[handlers[0]], [handlers[1]]], drain_timeout_sec=0.3) for handlers in (one, two)
+    ]
     async with engines[0], engines[1]:
         await until(lambda: all(engine.status().tasks for engine in engines))
         await until(lambda: ("first", 0) in order)

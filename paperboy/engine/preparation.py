@@ -1,0 +1,101 @@
+"""Before an engine joins its group: the broker's topics are looked at, and what cannot work is refused."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from paperboy.brokers.protocol import Broker, TopicDescription, TopicPartition, TopicSpec
+from paperboy.engine.options import Options
+from paperboy.engine.topology import (
+    TopicGroup,
+    changelog_spec,
+    check_changelog,
+    missing_topics,
+    partition_count,
+    topic_groups,
+)
+from paperboy.errors import ConfigurationError
+from paperboy.handlers.dispatch import Dispatch
+from paperboy.tables.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Changelog:
+    """A table's changelog topic."""
+
+    topic: str
+    max_record_bytes: int
+    """The largest record it takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    groups: Sequence[TopicGroup]
+    inputs: Sequence[TopicPartition]
+    """Every partition of every input topic."""
+    changelogs: Mapping[str, Changelog]
+    """By table name."""
+
+
+async def prepare(
+    broker: Broker, options: Options, dispatches: Mapping[str, Dispatch], tables: Mapping[str, Table]
+) -> Prepared:
+    """Check the topics, and create the changelogs that are missing.
+
+    Raises:
+        ConfigurationError: a topic is missing or is not as it must be; the sentence names it and the remedy.
+    """
+    groups = topic_groups(list(dict.fromkeys(dispatches.values())), tables)
+    inputs = await _input_topics(broker, options, sorted(dispatches))
+    specs = {}
+    for group in groups:
+        count = partition_count(group, inputs)
+        for table in group.tables:
+            specs[table.name] = changelog_spec(table, options.group_id, count)
+    for name in tables:
+        if name not in specs:
+            raise ConfigurationError(f"Table {name!r} is registered, but no handler uses it: name it in tables=[…].")
+    described = await _changelogs(broker, options, list(specs.values()), inputs)
+    return Prepared(
+        groups=groups,
+        inputs=[TopicPartition(name, number) for name, topic in inputs.items() for number in range(topic.partitions)],
+        changelogs={
+            table: Changelog(spec.name, int(described[spec.name].config.get("max.message.bytes", 1_048_588)))
+            for table, spec in specs.items()
+        },
+    )
+
+
+async def _input_topics(broker: Broker, options: Options, names: Sequence[str]) -> dict[str, TopicDescription]:
+    found = await broker.describe_topics(names)
+    absent = [name for name in names if name not in found]
+    if absent and broker.new_topic_partitions is not None and options.create_topics == "auto":
+        await broker.create_topics([TopicSpec(name, broker.new_topic_partitions) for name in absent])
+        return await broker.describe_topics(names)
+    if absent:
+        listed = ", ".join(map(repr, absent))
+        raise ConfigurationError(
+            f"Topic{'s' if len(absent) > 1 else ''} {listed} to consume: not found on {broker.name};"
+            f" create {'them' if len(absent) > 1 else 'it'}, or correct the name."
+        )
+    return found
+
+
+async def _changelogs(
+    broker: Broker, options: Options, specs: Sequence[TopicSpec], inputs: Mapping[str, TopicDescription]
+) -> dict[str, TopicDescription]:
+    names = [spec.name for spec in specs]
+    if len(set(names)) < len(names) or not inputs.keys().isdisjoint(names):
+        raise ConfigurationError(
+            f"The changelogs {sorted(names)} must differ from each other and from the input topics."
+        )
+    existing = await broker.describe_topics(names)
+    missing = [spec for spec in specs if spec.name not in existing]
+    if missing and options.create_topics == "never":
+        raise ConfigurationError(
+            f"create_topics='never', and on {broker.name} these topics are missing: {missing_topics(missing)}."
+        )
+    for spec in specs:
+        if spec.name in existing:
+            check_changelog(spec, existing[spec.name])
+    await broker.create_topics(missing)
+    return {**existing, **await broker.describe_topics([spec.name for spec in missing])}

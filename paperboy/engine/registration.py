@@ -1,0 +1,49 @@
+"""The handlers of an engine: one for each topic, and which step it has its turn in."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from paperboy.errors import ConfigurationError
+from paperboy.handlers.dispatch import Dispatch
+from paperboy.handlers.handler import Handler
+
+
+def dispatches_of(handlers: Sequence[Handler | type[Handler]], *, fail_on_exception: bool) -> dict[str, Dispatch]:
+    """Each topic's dispatch.
+
+    Raises:
+        ConfigurationError: there is no handler, or two for one topic.
+    """
+    if not handlers:
+        raise ConfigurationError("Engine needs at least one handler: Engine(MyHandler, …).")
+    by_topic: dict[str, Dispatch] = {}
+    for handler in handlers:
+        dispatch = Dispatch(handler, fail_on_exception=fail_on_exception)
+        for topic in dispatch.topics:
+            if topic in by_topic:
+                raise ConfigurationError(
+                    f"Topic {topic!r} has two handlers, {by_topic[topic].name} and {dispatch.name}: a topic has one."
+                )
+            by_topic[topic] = dispatch
+    return by_topic
+
+
+def topics_of_steps(
+    steps: Sequence[Sequence[Any]], handlers: Sequence[Handler | type[Handler]], dispatches: dict[str, Dispatch]
+) -> list[frozenset[str]]:
+    """The topics of each step.
+
+    Raises:
+        ConfigurationError: a step names a handler that is not the engine's, or one stands in two.
+    """
+    seen: list[object] = []
+    topics = []
+    for number, step in enumerate(steps):
+        for handler in step:
+            if not any(handler is known for known in handlers):
+                raise ConfigurationError(f"Step {number} names {handler!r}, which is not one of the engine's handlers.")
+            if any(handler is earlier for earlier in seen):
+                raise ConfigurationError(f"{handler!r} stands in two steps: a handler has one turn.")
+            seen.append(handler)
+        topics.append(frozenset(topic for topic, dispatch in dispatches.items() if dispatch.handler in step))
+    return topics
