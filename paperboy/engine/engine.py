@@ -115,6 +115,10 @@ class Engine:
         running = asyncio.create_task(self._running.wait())
         try:
             await asyncio.wait([self._background, running], return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self._background.cancel()
+            await asyncio.wait([self._background])
+            raise
         finally:
             running.cancel()
         if self._background.done():

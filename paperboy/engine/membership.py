@@ -3,11 +3,10 @@
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from paperboy.brokers.protocol import Assignment, Broker, Consumer, Record, TopicPartition
+from paperboy.brokers.protocol import Assignment, Broker, Record, TopicPartition
 from paperboy.engine.assignment import TaskAssignor
 from paperboy.engine.preparation import Changelog
 from paperboy.engine.restore import restore
-from paperboy.engine.source import Source
 from paperboy.engine.steps import Steps
 from paperboy.engine.task import HeldTable, Task, Wiring
 from paperboy.engine.topology import TaskId, TopicGroup
@@ -166,9 +165,7 @@ class Membership:
         consumer = self._wiring.consumer
         while not self._stopping:
             self._room.clear()
-            wanted = {
-                partition: task for task in self.tasks.values() if task.ready for partition in task.sources.wanted()
-            }
+            wanted = [partition for task in self.tasks.values() if task.ready for partition in task.sources.wanted()]
             if not wanted:
                 await consumer.fetch((), 0)  # hears what has gone wrong in the background
                 await self._until_room()
@@ -178,9 +175,7 @@ class Membership:
             except OffsetOutOfRange as error:
                 await self._begin_again(error)
                 continue
-            for partition, task in wanted.items():
-                if self.tasks.get(task.id) is task and task.ready:
-                    self._feed(consumer, task, partition, chunks)
+            self._feed(wanted, chunks)
 
     async def ask_for_ends(self) -> None:
         """Ask for the end offsets that fetches have not brought for a while."""
@@ -280,22 +275,27 @@ class Membership:
         start = self._out_of_range(partition, error.offset, begin, end)
         self._wiring.consumer.seek({partition: start}, task.generation)
 
-    def _feed(
-        self,
-        consumer: Consumer,
-        task: Task,
-        partition: TopicPartition,
-        chunks: Mapping[TopicPartition, list[Record]],
-    ) -> None:
-        source: Source = task.sources[partition]
-        watermark = consumer.watermark(partition)
-        if watermark is not None:
-            source.end_offset = watermark.end_offset
-        records = chunks.get(partition)
-        if records and records[0].offset >= source.fetched:
-            task.put(partition, records)
-        if source.advance(consumer.position(partition)):
-            task.wake()
+    def _feed(self, wanted: Sequence[TopicPartition], chunks: Mapping[TopicPartition, list[Record]]) -> None:
+        """Hand what was fetched to the tasks that have these partitions now.
+
+        A rebalance may have come between: the chunk is then the new task's, if that is ready; if it is not, it will
+        seek to where it begins, and what came too early comes again.
+        """
+        consumer = self._wiring.consumer
+        tasks = {partition: task for task in self.tasks.values() if task.ready for partition in task.sources.partitions}
+        for partition in wanted:
+            task = tasks.get(partition)
+            if task is None:
+                continue
+            source = task.sources[partition]
+            watermark = consumer.watermark(partition)
+            if watermark is not None:
+                source.end_offset = watermark.end_offset
+            records = chunks.get(partition)
+            if records and records[0].offset >= source.fetched:
+                task.put(partition, records)
+            if source.advance(consumer.position(partition)):
+                task.wake()
 
     async def _still_running(self, timeout_sec: float) -> list[TaskId]:
         """The tasks that have not ended within this time."""

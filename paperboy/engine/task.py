@@ -20,7 +20,6 @@ from paperboy.errors import BrokerError, CheckpointError, NotOwner
 from paperboy.handlers.dispatch import TURN_SEC, Dispatch
 from paperboy.log import get_logger
 from paperboy.tables.partition import TablePartition, Undo
-from paperboy.tables.unit import unit_of_call
 
 _log = get_logger("paperboy.task")
 
@@ -138,7 +137,6 @@ class Task:
             Exception: what a handler raised; what had finished before it is checkpointed.
             CheckpointError: checkpoints went on failing.
         """
-        unit_of_call.set(self._work)
         try:
             while True:
                 try:

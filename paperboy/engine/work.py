@@ -6,6 +6,7 @@ from paperboy.brokers.protocol import Headers, Record
 from paperboy.clock import Clock
 from paperboy.engine.outbox import Outbox, Send, Topics, check_bytes, check_sendable
 from paperboy.engine.status import Counters
+from paperboy.handlers.context import Context
 from paperboy.log import get_logger
 from paperboy.tables.partition import TablePartition, Undo, roll_back
 from paperboy.tables.unit import message_of_call
@@ -36,7 +37,7 @@ class Work:
         self.undo = undo
         self.pending: list[Send] = []
         self.message: object | None = None
-        self.enter: Callable[[object], object] | None = message_of_call.set if tables else None
+        self.enter: Callable[[Context], object] | None = message_of_call.set if tables else None
         self.turn_ends = 0.0
         self.unfinished = 0
         self._outbox = outbox

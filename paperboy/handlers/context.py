@@ -11,7 +11,7 @@ class Sender(Protocol):
     """What a context asks of the task it belongs to."""
 
     message: object | None
-    """The message (or bulk) being handled now."""
+    """The context of the message (or bulk) that is being handled; None between messages."""
 
     def send(
         self,
@@ -30,27 +30,27 @@ class Context(dict[str, Any]):
     It also says where the message came from (`topic`, `partition`, `offset`), and sends.
     """
 
-    __slots__ = ("_message", "_record", "_sender")
+    __slots__ = ("record", "unit")
 
-    def __init__(self, sender: Sender, message: object, record: Record) -> None:
-        self._sender = sender
-        self._message = message
-        self._record = record
+    unit: Any
+    """The task's unit that it belongs to. For the engine, as is `record`: set right after construction, which saves a
+    call per message."""
+    record: Record
 
     @property
     def topic(self) -> str:
-        topic: str = self._record.topic
+        topic: str = self.record.topic
         return topic
 
     @property
     def partition(self) -> int:
-        partition: int = self._record.partition
+        partition: int = self.record.partition
         return partition
 
     @property
     def offset(self) -> int:
         """The offset of the message; in a bulk, of the one being handled, or of the first."""
-        offset: int = self._record.offset
+        offset: int = self.record.offset
         return offset
 
     def send(
@@ -80,10 +80,10 @@ class Context(dict[str, Any]):
             SerializationError: the key, the value or a header is not bytes.
             PaperboyError: the message this context belongs to has ended.
         """
-        if self._sender.message is not self._message:
+        if self.unit.message is not self:
             raise PaperboyError(
                 f"ctx.send to {topic!r} came after its message ({self.topic}[{self.partition}] offset {self.offset})"
                 " had ended: await what a hook starts before the hook returns, or use engine.send."
             )
-        self._sender.send(topic, value, key, headers, partition, timestamp_ms)
+        self.unit.send(topic, value, key, headers, partition, timestamp_ms)
         return DONE

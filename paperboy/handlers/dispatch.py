@@ -33,8 +33,8 @@ class Unit(Sender, Protocol):
         """The message has finished: its writes stay, its sends go to the outbox."""
         ...
 
-    enter: Callable[[object], object] | None
-    """Called with each message (or bulk) before its hooks, so that table calls know theirs; None without tables."""
+    enter: Callable[[Context], object] | None
+    """Called with each context before its hooks, so that table calls know theirs; None without tables."""
     pending: list[Any]
     """Sends of the running message."""
     undo: list[Any]
@@ -110,10 +110,11 @@ class Dispatch:
         try:
             for index in range(start, len(records)):
                 record = message = records[index]
-                unit.message = record
+                unit.message = ctx = Context()
+                ctx.unit = unit
+                ctx.record = record
                 if enter is not None:
-                    enter(record)
-                ctx = Context(unit, record, record)
+                    enter(ctx)
                 try:
                     hook = on_message if record.value is not None else on_tombstone
                     if define is not None:
@@ -131,8 +132,10 @@ class Dispatch:
                 except Exception as error:
                     unit.roll_back((0, 0))
                     await self._failed(error, message, ctx, unit)
-                if undo or pending:
+                if pending:
                     unit.accept()
+                elif undo:
+                    undo.clear()
                 if clock() >= unit.turn_ends:
                     break
         except BaseException:
@@ -150,10 +153,11 @@ class Dispatch:
         Raises:
             Exception: as `one_by_one`; nothing of the bulk has finished then.
         """
-        unit.message = records
+        unit.message = ctx = Context()
+        ctx.unit = unit
+        ctx.record = records[0]
         if unit.enter is not None:
-            unit.enter(records)
-        ctx = Context(unit, records, records[0])
+            unit.enter(ctx)
         try:
             try:
                 if self._define_context is not None:
@@ -201,7 +205,7 @@ class Dispatch:
         deadline = clock() + TURN_SEC
         for record in records:
             message, mark = record, unit.mark()
-            ctx._record = record
+            ctx.record = record
             try:
                 hook = self._on_message if record.value is not None else self._on_tombstone
                 if decode is not None:

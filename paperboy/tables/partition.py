@@ -12,6 +12,9 @@ RECORD_OVERHEAD_BYTES: Final = 128
 """What the log adds to a record's key and value, at most: its own fields and its batch's header."""
 
 
+_ENTRY_BYTES: Final = 256
+"""What an entry of a layer costs in memory beside its key and its encoded value, about."""
+
 _KEPT_BYTES: Final = 4096
 """What a value that is kept as an object takes as bytes, at most (see `needs_encoding_now`)."""
 
@@ -100,11 +103,9 @@ class TablePartition:
 
     def set(self, key: Key, value: object) -> None:
         encoded = encode_key(key)
-        size = len(encoded) + 64
         entry = value
         if needs_encoding_now(value) or len(encoded) + _KEPT_BYTES > self._max_bytes:
             data = encode_value(value)
-            size += len(data)
             if len(encoded) + len(data) > self._max_bytes:
                 raise TableError(
                     f"A value of {len(data)} bytes for key {key!r} does not fit into the changelog of table"
@@ -112,17 +113,20 @@ class TablePartition:
                     " or raise the changelog's max.message.bytes."
                 )
             entry = Encoded(data)
+            self.layer_bytes += len(data)
         layer = self.layer
-        self._undo.append((layer, encoded, layer.get(encoded, _ABSENT)))
+        before = layer.get(encoded, _ABSENT)
+        if before is _ABSENT:
+            self.layer_bytes += len(encoded) + _ENTRY_BYTES
+        self._undo.append((layer, encoded, before))
         layer[encoded] = entry
-        self.layer_bytes += size
 
     def delete(self, key: Key) -> None:
         encoded = encode_key(key)
         layer = self.layer
         self._undo.append((layer, encoded, layer.get(encoded, _ABSENT)))
         layer[encoded] = DELETED
-        self.layer_bytes += len(encoded) + 64
+        self.layer_bytes += len(encoded) + _ENTRY_BYTES
 
     def __contains__(self, key: Key) -> bool:
         encoded = encode_key(key)

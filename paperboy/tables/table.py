@@ -7,7 +7,7 @@ from paperboy.done import DONE, Done
 from paperboy.errors import ConfigurationError, TableError
 from paperboy.tables.keys import Key
 from paperboy.tables.partition import TablePartition
-from paperboy.tables.unit import Unit, message_of_call, unit_of_call
+from paperboy.tables.unit import Message, message_of_call
 
 
 class Entry(NamedTuple):
@@ -94,7 +94,10 @@ class Table:
             SerializationError: `key` cannot be a key.
             TableError: there is no message being handled here, or its task does not hold this table.
         """
-        return self._partition().get(key, default)
+        message = message_of_call.get()
+        if message is None or message.unit.message is not message or self.name not in message.unit.tables:
+            raise self._misused(message)
+        return message.unit.tables[self.name].get(key, default)
 
     def set(self, key: Key, value: Any) -> Done:
         """Put `value` under `key`: done when the call returns, with or without ``await``.
@@ -103,7 +106,10 @@ class Table:
             SerializationError: `key` or `value` would not come back equal in value and type.
             TableError: as `get`; or the value is larger than the changelog takes.
         """
-        self._partition().set(key, value)
+        message = message_of_call.get()
+        if message is None or message.unit.message is not message or self.name not in message.unit.tables:
+            raise self._misused(message)
+        message.unit.tables[self.name].set(key, value)
         return DONE
 
     def delete(self, key: Key) -> Done:
@@ -172,24 +178,24 @@ class Table:
         self._held = held
 
     def _partition(self) -> TablePartition:
-        unit = unit_of_call.get()
-        if unit is None:
-            raise TableError(
+        """The table's partition in the task of this call; `get` and `set` have it inline, being called so often."""
+        message = message_of_call.get()
+        if message is None or message.unit.message is not message or self.name not in message.unit.tables:
+            raise self._misused(message)
+        return message.unit.tables[self.name]
+
+    def _misused(self, message: Message | None) -> TableError:
+        if message is None:
+            return TableError(
                 f"Table {self.name!r} was used outside a message: get and set work inside a handler's hooks;"
                 " elsewhere read table.snapshot()."
             )
-        message = unit.message
-        if message is None or message_of_call.get() is not message:
-            raise TableError(
+        unit = message.unit
+        if unit.message is not message:
+            return TableError(
                 f"Table {self.name!r} was used in {unit.name} after its message had ended: await what a hook starts"
                 " before the hook returns."
             )
-        try:
-            return unit.tables[self.name]
-        except KeyError:
-            raise self._not_held(unit) from None
-
-    def _not_held(self, unit: Unit) -> TableError:
         return TableError(
             f"Table {self.name!r} was used in {unit.name}, whose handlers do not hold it: register it with the engine"
             " and name it in the handler's tables=[…], or send the data to a topic of a handler that has it."

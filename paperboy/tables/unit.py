@@ -1,4 +1,4 @@
-"""How a table call finds the task, and the message, that it belongs to."""
+"""How a table call finds the message, and the task, that it belongs to."""
 
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Protocol
@@ -13,15 +13,19 @@ class Unit(Protocol):
     name: str
     """For messages: ``page-views[3]``."""
     message: object | None
-    """The message (or bulk) that is being handled; None between messages."""
+    """The `Message` that is being handled; None between messages."""
     tables: "dict[str, TablePartition]"
     """This task's part of each table its handlers use, by table name."""
     undo: "Undo"
     """How to take back what the message has written so far."""
 
 
-unit_of_call: ContextVar[Unit | None] = ContextVar("paperboy_unit", default=None)
-"""Set once in a task's own coroutine; whatever a handler starts inherits it."""
+class Message(Protocol):
+    """A message (or bulk) in a handler's hands: its context, as tables see it."""
 
-message_of_call: ContextVar[object | None] = ContextVar("paperboy_message", default=None)
-"""Set for each message of a task with tables: tells what an earlier message left running from the message in hand."""
+    @property
+    def unit(self) -> Unit: ...
+
+
+message_of_call: ContextVar[Message | None] = ContextVar("paperboy_message", default=None)
+"""Set for each message of a task with tables. What a hook starts inherits it, and so is told from later messages."""

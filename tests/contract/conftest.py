@@ -140,10 +140,10 @@ class InTurn:
     def __init__(self, user_data: bytes = b"") -> None:
         self.seen: list[dict[str, Member]] = []
         """The members of every assignment that this one made."""
-        self._user_data = user_data
+        self.about_me = user_data
 
     def user_data(self) -> bytes:
-        return self._user_data
+        return self.about_me
 
     def assign(
         self, members: Mapping[str, Member], partition_counts: Mapping[str, int]

@@ -125,6 +125,49 @@ async def test_rejoin_brings_a_rebalance(broker: OpenBroker) -> None:
             assert one.told == ["assigned", "revoked", "assigned"]
 
 
+async def test_a_rejoin_of_the_leader_rebalances_everybody(broker: OpenBroker) -> None:
+    async with connected(broker) as connection:
+        topic, group = await new_topic(connection, partitions=2), unique("group")
+        async with member(connection, group, topic) as one, member(connection, group, topic) as two:
+            await one.until_assigned(1)
+            await two.until_assigned(1)
+            leader, other = (one, two) if one.assignor.seen else (two, one)
+            assignments = len(other.assignments)
+            leader.consumer.rejoin()
+            await other.until(lambda: len(other.assignments) > assignments)
+
+
+async def test_a_rejoin_with_something_new_to_say_rebalances_everybody(broker: OpenBroker) -> None:
+    async with connected(broker) as connection:
+        topic, group = await new_topic(connection, partitions=2), unique("group")
+        async with member(connection, group, topic, user_data=b"1") as one, member(connection, group, topic) as two:
+            await one.until_assigned(1)
+            await two.until_assigned(1)
+            for each in (one, two):
+                counts = len(one.assignments), len(two.assignments)
+                each.assignor.about_me = b"new " + each.assignor.about_me
+                each.consumer.rejoin()
+                await one.until(lambda: len(one.assignments) > counts[0])  # noqa: B023 - awaited before it changes
+                await two.until(lambda: len(two.assignments) > counts[1])  # noqa: B023 - as above
+            seen = max(one.assignor.seen, two.assignor.seen, key=len)[-1]
+            assert sorted(each.user_data for each in seen.values()) == [b"new ", b"new 1"]
+
+
+async def test_a_rejoin_of_another_with_nothing_new_to_say_disturbs_nobody_else(broker: OpenBroker) -> None:
+    async with connected(broker) as connection:
+        topic, group = await new_topic(connection, partitions=2), unique("group")
+        async with member(connection, group, topic) as one, member(connection, group, topic) as two:
+            await one.until_assigned(1)
+            await two.until_assigned(1)
+            leader, other = (one, two) if one.assignor.seen else (two, one)
+            told, had, assignments = list(leader.told), other.partitions, len(other.assignments)
+            other.consumer.rejoin()
+            await other.until(lambda: len(other.assignments) > assignments)
+            assert other.partitions == had
+            await leader.consumer.commit(dict.fromkeys(leader.partitions, 0), leader.generation)
+            assert leader.told == told
+
+
 async def test_the_assignor_hears_what_every_member_says_of_itself(broker: OpenBroker) -> None:
     async with connected(broker) as connection:
         first, second, group = await new_topic(connection), await new_topic(connection), unique("group")
@@ -250,6 +293,18 @@ async def test_a_seek_of_an_older_generation_does_nothing(broker: OpenBroker) ->
             one.release()
             one.consumer.seek({partition: 5}, over)
             assert one.consumer.position(partition) == 0
+
+
+async def test_a_seek_does_not_release(broker: OpenBroker) -> None:
+    async with connected(broker) as connection:
+        topic = await new_topic(connection)
+        partition = TopicPartition(topic, 0)
+        await write(connection, partition, b"a")
+        async with member(connection, unique("group"), topic) as one:
+            await one.until_assigned(1)
+            one.consumer.seek({partition: 0}, one.generation)
+            assert one.consumer.position(partition) is None
+            assert await one.consumer.fetch([partition], 0.2) == {}
 
 
 async def test_a_fetch_tells_the_end_of_the_partition(broker: OpenBroker) -> None:

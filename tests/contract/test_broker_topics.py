@@ -1,10 +1,12 @@
 """The contract of every broker: creating topics, and saying how they are."""
 
+import asyncio
+
 import pytest
 
 from paperboy.brokers.protocol import Broker, TopicPartition, TopicSpec
 from paperboy.errors import BrokerError
-from tests.contract.conftest import OpenBroker, connected, new_topic, unique, write
+from tests.contract.conftest import PATIENCE_SEC, OpenBroker, connected, new_topic, unique, write
 
 DEFAULTS = {
     "cleanup.policy": "delete",
@@ -88,6 +90,16 @@ async def test_a_topic_that_cannot_be_is_refused_by_name(
         with pytest.raises(BrokerError, match=name):
             await connection.create_topics([TopicSpec(name, partitions, config=config)])
         assert await connection.describe_topics([name]) == {}
+
+
+async def test_one_topic_that_is_refused_does_not_keep_others_from_being_created(broker: OpenBroker) -> None:
+    async with connected(broker) as connection:
+        refused, created = unique("topic"), unique("topic")
+        with pytest.raises(BrokerError, match=refused):
+            await connection.create_topics([TopicSpec(refused, 0), TopicSpec(created, 1)])
+        async with asyncio.timeout(PATIENCE_SEC):
+            while not await connection.describe_topics([created]):
+                pass
 
 
 async def partitions_of(connection: Broker, topic: str) -> int:

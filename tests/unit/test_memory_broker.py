@@ -8,7 +8,7 @@ from paperboy.brokers.memory import MemoryBroker, MemoryCluster, memory_cluster,
 from paperboy.brokers.protocol import Ack, Outgoing, TopicPartition, TopicSpec
 from paperboy.clock import random_id
 from paperboy.errors import BrokerError, BrokerUnreachable, ConfigurationError, TopicNotFound
-from tests.contract.conftest import OPTIONS, InTurn, connected, member
+from tests.contract.conftest import OPTIONS, InTurn, connected, member, write
 
 PARTITION = TopicPartition("t", 0)
 RECORDS: list[Outgoing] = [(None, b"x", (), 0)]
@@ -182,11 +182,35 @@ async def test_a_crash_takes_with_it_what_was_not_delivered(cluster: MemoryClust
     broker = MemoryBroker(cluster)
     producer = broker.producer()
     await producer.start()
+    cluster.hold("produce")
     (ack,) = await producer.send(PARTITION, RECORDS)
+    await asyncio.wait([ack], timeout=0.01)
     broker.crash()
+    cluster.release("produce")
     assert ack.cancelled()
     await producer.stop()
     assert cluster.log(PARTITION).end_offset == 0
+
+
+async def test_stopping_a_producer_waits_for_its_last_ack(cluster: MemoryCluster) -> None:
+    producer = MemoryBroker(cluster).producer()
+    await producer.start()
+    (ack,) = await producer.send(PARTITION, RECORDS)
+    await producer.stop()
+    assert ack.done()
+
+
+async def test_a_short_fetch_takes_partitions_in_turn(cluster: MemoryCluster) -> None:
+    cluster.create_partitions("t", 3)
+    partitions = [TopicPartition("t", number) for number in range(3)]
+    broker = MemoryBroker(cluster)
+    for partition in partitions:
+        await write(broker, partition, b"x", b"x")
+    reader = broker.reader()
+    await reader.start(dict.fromkeys(partitions, 0))
+    served = [list(await reader.fetch(partitions, 1.0, max_records=1)) for _ in range(3)]
+    assert sorted(served) == [[partition] for partition in partitions]
+    await reader.stop()
 
 
 async def test_a_full_queue_makes_senders_wait(cluster: MemoryCluster) -> None:

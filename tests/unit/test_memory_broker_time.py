@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from paperboy.brokers.memory import MemoryBroker, MemoryClock, MemoryCluster, MemoryConsumer
-from paperboy.brokers.protocol import MembershipOptions, TopicPartition, TopicSpec
+from paperboy.brokers.memory.group import RebalanceUnderWay
+from paperboy.brokers.memory.waiting import Signal
+from paperboy.brokers.protocol import Member, MembershipOptions, TopicPartition, TopicSpec
 from paperboy.errors import BrokerError, NotOwner
-from tests.contract.conftest import GroupMember, InTurn
+from tests.contract.conftest import GroupMember, InTurn, write
 
 OPTIONS = MembershipOptions(session_timeout_sec=10.0, heartbeat_interval_sec=3.0, rebalance_timeout_sec=60.0)
 PARTITIONS = [TopicPartition("t", 0), TopicPartition("t", 1)]
@@ -41,9 +43,12 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def run(main: Coroutine[Any, Any, None]) -> None:
-    """`asyncio.run` in a loop of its own whose time begins at 0 and costs nothing."""
+    """`asyncio.run` in a loop of its own whose time begins at 0 and costs nothing. No callback may fail in it."""
+    failures: list[dict[str, Any]] = []
     with asyncio.Runner(loop_factory=_VirtualLoop) as runner:
+        runner.get_loop().set_exception_handler(lambda _, context: failures.append(context))
         runner.run(main)
+    assert failures == []
 
 
 @pytest.fixture
@@ -308,6 +313,76 @@ def test_static_members_that_all_come_back_late_share_what_there_is(cluster: Mem
     run(main())
 
 
+def test_a_static_member_that_is_away_keeps_its_share_while_others_rebalance(cluster: MemoryCluster) -> None:
+    async def main() -> None:
+        one = await join(cluster)
+        away = await join(cluster, dataclasses.replace(OPTIONS, session_timeout_sec=500.0, group_instance_id="s"))
+        await one.until_assigned(1)
+        await away.until_assigned(1)
+        await away.consumer.stop()
+        began = elapsed()
+        two = await join(cluster)
+        await two.until_first_assigned()
+        assert elapsed() - began == pytest.approx(60.0)
+        assert len(one.assignor.seen[-1]) == 3
+        await one.consumer.stop()
+        await two.consumer.stop()
+
+    run(main())
+
+
+def test_a_commit_that_was_under_way_when_the_group_moved_on_is_refused(cluster: MemoryCluster) -> None:
+    async def main() -> None:
+        one = await join(cluster)
+        await one.until_assigned(2)
+        cluster.hold("commit")
+        commit = asyncio.create_task(one.consumer.commit({PARTITIONS[0]: 9}, one.generation))
+        await asyncio.wait([commit], timeout=1.0)
+        one.consumer.rejoin()
+        await one.until(lambda: len(one.assignments) == 2)
+        cluster.release("commit")
+        with pytest.raises(NotOwner, match="Generation 1"):
+            await commit
+        assert cluster.committed("g", PARTITIONS[:1]) == {PARTITIONS[0]: None}
+        assert one.consumer.owns(one.generation), "old news is no news of the new generation"
+        await one.consumer.stop()
+
+    run(main())
+
+
+def test_nothing_is_committed_between_a_join_and_its_assignment(cluster: MemoryCluster) -> None:
+    async def main() -> None:
+        group = cluster.group("g")
+        member_id, answer = group.join(None, OPTIONS, Member(frozenset("t"), b""))
+        generation = (await answer).generation
+        with pytest.raises(RebalanceUnderWay):
+            group.commit(member_id, generation, {PARTITIONS[0]: 1})
+        await group.sync(member_id, generation, {})
+        group.commit(member_id, generation, {PARTITIONS[0]: 1})
+
+    run(main())
+
+
+def test_nothing_is_fetched_while_partitions_are_being_revoked(cluster: MemoryCluster) -> None:
+    async def main() -> None:
+        one = await join(cluster)
+        await one.until_assigned(2)
+        one.release()
+        fetched: list[object] = []
+
+        async def write_and_fetch() -> None:
+            await write(MemoryBroker(cluster), PARTITIONS[0], b"x")
+            fetched.append(await one.consumer.fetch(PARTITIONS, 2.0))
+
+        one.while_revoked = write_and_fetch
+        one.consumer.rejoin()
+        await one.until(lambda: len(one.assignments) == 2)
+        assert fetched == [{}]
+        await one.consumer.stop()
+
+    run(main())
+
+
 def test_a_topic_that_grows_brings_a_rebalance(cluster: MemoryCluster) -> None:
     async def main() -> None:
         one = await join(cluster)
@@ -386,6 +461,20 @@ def test_a_loop_that_ends_amid_a_rebalance_does_not_block_the_group_for_ever(clu
 
     run(crash())
     run(come_after())
+
+
+def test_a_waiter_of_a_loop_that_is_gone_is_dropped() -> None:
+    signal = Signal()
+    gone = _VirtualLoop()
+    waiter = gone.create_future()
+    signal.add(waiter)
+    gone.close()
+
+    async def notify() -> None:
+        signal.notify()
+
+    run(notify())
+    assert not waiter.done()
 
 
 def test_a_fetch_whose_loop_has_ended_is_forgotten(cluster: MemoryCluster) -> None:

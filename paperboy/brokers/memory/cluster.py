@@ -85,8 +85,10 @@ class MemoryCluster:
         return self.log(partition).append_marker()
 
     def topic(self, name: str) -> Topic:
-        """Raises:
-        TopicNotFound: there is none of this name.
+        """The topic of this name.
+
+        Raises:
+            TopicNotFound: there is none.
         """
         topic = self.topics.get(name)
         if topic is None:
@@ -94,8 +96,10 @@ class MemoryCluster:
         return topic
 
     def log(self, partition: TopicPartition) -> PartitionLog:
-        """Raises:
-        TopicNotFound: there is no such partition.
+        """The log of this partition.
+
+        Raises:
+            TopicNotFound: there is none.
         """
         logs = self.topic(partition.topic).logs
         if not 0 <= partition.partition < len(logs):

@@ -114,7 +114,7 @@ class MemoryConsumer:
         try:
             self._group.commit(member_id, stamp, offsets)
         except NotOwner as error:
-            self._hear(error, member_id)
+            self._hear(error, member_id, stamp)
             raise
         await self._cluster.faults.meet("commit_ack")
 
@@ -202,7 +202,7 @@ class MemoryConsumer:
         try:
             self._group.heartbeat(self._member_id, self._generation)
         except NotOwner as error:
-            self._hear(error, self._member_id)
+            self._hear(error, self._member_id, self._generation)
         if self._member_id is not None:
             self._schedule_heartbeat()
 
@@ -215,9 +215,9 @@ class MemoryConsumer:
             self._heartbeat.cancel()
             self._heartbeat = None
 
-    def _hear(self, error: NotOwner, member_id: str) -> None:
-        """The group has told us, as `member_id`, that it has moved on."""
-        if member_id != self._member_id:
+    def _hear(self, error: NotOwner, member_id: str, stamp: int) -> None:
+        """The group has told us that it has moved on; old news where we are somebody else by now."""
+        if (member_id, stamp) != (self._member_id, self._generation):
             return
         if not isinstance(error, RebalanceUnderWay):
             self._forget()

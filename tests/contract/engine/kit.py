@@ -97,4 +97,4 @@ class Kit:
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until it holds; the test's own time limit ends it where it never does."""
     while not condition():
-        await asyncio.sleep(0.005)  # noqa: ASYNC110 - a condition on what the engine under test does
+        await asyncio.sleep(0.005)

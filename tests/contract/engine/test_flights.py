@@ -108,6 +108,18 @@ async def test_after_a_kill_in_the_middle_no_total_is_below_the_group_by(kafka_b
     assert below(totals, expected(MANY_FLIGHTS)) == []
 
 
+async def test_the_demo_run_again_with_its_prefix_finds_nothing_new(kafka_bootstrap: str, unique: str) -> None:
+    arguments = ("--bootstrap-servers", kafka_bootstrap, "--prefix", f"{unique}-", "--limit", "1000")
+    for news in (True, False):
+        demo = await asyncio.create_subprocess_exec(
+            sys.executable, "examples/flights/demo.py", *arguments, cwd=ROOT, stdout=asyncio.subprocess.PIPE
+        )
+        printed, _ = await demo.communicate()
+        assert demo.returncode == 0
+        assert b"1,000 flights: every total equals the group-by." in printed
+        assert (b"Handled 0 records" not in printed) == news
+
+
 async def loaded(bootstrap: str, unique: str, partitions: int, flights: int) -> Flights:
     job = Flights(f"{unique}-")
     await load(bootstrap, job.topics, partitions=partitions, limit=flights)

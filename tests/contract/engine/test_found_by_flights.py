@@ -1,6 +1,8 @@
-"""What the flights job ran into."""
+"""What the flights job, and stopping it at every moment, ran into."""
 
+import asyncio
 import json
+import logging
 from typing import Any
 
 import pytest
@@ -27,3 +29,35 @@ async def test_a_decoder_on_the_class_of_an_instance_is_given_the_bytes_alone(
         await engine.caught_up()
 
     assert seen == [decoder(b"1")]
+
+
+async def test_an_entry_that_is_cancelled_leaves_no_engine_behind(kit: Kit) -> None:
+    source = await kit.topic("cancelled")
+
+    class Idle(Handler):
+        topic = source
+
+    engine = kit.engine(Idle)
+    entering = asyncio.create_task(engine.__aenter__())
+    await asyncio.sleep(0)  # it has begun
+    entering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await entering
+
+    left = [task for task in asyncio.all_tasks() if task.get_name() == "paperboy engine"]
+    await engine.stop()
+    await asyncio.gather(*left)
+    assert left == []
+
+
+async def test_a_stop_while_the_group_is_being_joined_says_nothing(kit: Kit, caplog: pytest.LogCaptureFixture) -> None:
+    source = await kit.topic("joining")
+
+    class Idle(Handler):
+        topic = source
+
+    for turn in range(20):
+        async with kit.engine(Idle):
+            await asyncio.sleep(turn / 200)  # from before it is a member until after
+
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []

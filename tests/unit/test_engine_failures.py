@@ -1,0 +1,218 @@
+"""The engine on a broker that fails on demand: what is kept, what is done again, and when it gives up."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from paperboy import CheckpointError, Handler, OffsetOutOfRange, Table
+from paperboy.brokers.memory import MemoryCluster, memory_cluster
+from paperboy.brokers.protocol import TopicPartition
+from paperboy.clock import random_id
+from paperboy.errors import BrokerError
+from tests.contract.engine.kit import Kit, until
+
+
+@pytest.fixture
+def kit() -> Kit:
+    unique = random_id()[:12]
+    return Kit(f"memory://{unique}", unique)
+
+
+def cluster_of(kit: Kit) -> MemoryCluster:
+    return memory_cluster(kit.unique)
+
+
+def counting(source: str, table: Table, seen: list[Any]) -> type[Handler]:
+    class Counting(Handler):
+        topic = source
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            table.update(msg.key, lambda count: count + 1, default=0)
+            seen.append(msg.offset)
+
+    return Counting
+
+
+async def test_a_checkpoint_whose_changelog_write_fails_is_done_again_from_what_is_durable(kit: Kit) -> None:
+    source, table, seen = await kit.topic("views"), Table("views"), []
+    await kit.send(source, [(b"a", b"x")] * 5)
+    engine = kit.engine(counting(source, table, seen))
+    engine.register_table(table)
+    cluster_of(kit).faults.fail_next("produce", BrokerError("the disk is full"))
+    async with engine:
+        await engine.caught_up()
+        assert [entry.value for entry in table.snapshot()] == [5]
+        assert engine.status().checkpoint_failures == 1
+    assert seen == [0, 1, 2, 3, 4] * 2, "the fault hit, and the records came again"
+    assert await kit.committed(source) == 5
+
+
+async def test_a_changelog_ack_that_is_lost_counts_nothing_twice(kit: Kit) -> None:
+    """The write is in the log, the worker is told it failed: it reads the gap, and repeats what that stood for."""
+    source, table, seen = await kit.topic("views"), Table("views"), []
+    await kit.send(source, [(b"a", b"x")] * 5)
+    engine = kit.engine(counting(source, table, seen))
+    engine.register_table(table)
+    cluster_of(kit).faults.fail_next("produce_ack", BrokerError("timed out"))
+    async with engine:
+        await engine.caught_up()
+        # At least once: the changelog already held the five when they were counted again.
+        assert [entry.value for entry in table.snapshot()] == [10]
+    assert seen == [0, 1, 2, 3, 4] * 2
+
+
+async def test_checkpoints_that_go_on_failing_stop_the_engine(kit: Kit) -> None:
+    source, table, seen = await kit.topic("views"), Table("views"), []
+    await kit.send(source, [(b"a", b"x")])
+    engine = kit.engine(counting(source, table, seen), checkpoint_attempts=3)
+    engine.register_table(table)
+    for _ in range(3):
+        cluster_of(kit).faults.fail_next("produce", BrokerError("the disk is full"))
+    with pytest.raises(CheckpointError, match=r"task views-.*\[0\] failed 3 times in a row .*the disk is full"):
+        await engine.start()
+    assert seen == [0, 0, 0]
+    assert await kit.committed(source) == 0
+
+
+async def test_a_commit_that_fails_is_made_up_for_by_the_next_checkpoint(kit: Kit) -> None:
+    source, table, seen = await kit.topic("views"), Table("views"), []
+    engine = kit.engine(counting(source, table, seen))
+    engine.register_table(table)
+    async with engine:
+        await engine.caught_up()  # the first commit of all is the start's own
+        cluster_of(kit).faults.fail_next("commit", BrokerError("timed out"))
+        await kit.send(source, [(b"a", b"x")] * 5)
+        await engine.caught_up()
+        assert engine.status().checkpoint_failures == 0
+        assert [entry.value for entry in table.snapshot()] == [5]
+    assert seen == [0, 1, 2, 3, 4]
+    assert await kit.committed(source) == 5
+
+
+async def test_an_input_offset_is_not_committed_before_its_outputs_are_acknowledged(kit: Kit) -> None:
+    source, target = await kit.topic("in"), await kit.topic("out")
+    await kit.send_values(source, b"x")
+    handled = asyncio.Event()
+
+    class Forward(Handler):
+        topic = source
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            ctx.send(target, msg.value)
+            handled.set()
+
+    faults = cluster_of(kit).faults
+    async with kit.engine(Forward, commit_interval_sec=0.01) as engine:
+        faults.hold("produce")
+        await handled.wait()
+        await asyncio.wait([waiting := asyncio.create_task(engine.caught_up())], timeout=0.3)
+        assert not waiting.done()
+        assert await kit.committed(source) == 0
+        faults.release("produce")
+        await waiting
+    assert await kit.committed(source) == 1
+
+
+async def test_a_worker_that_was_expired_discards_its_work_and_begins_again(kit: Kit) -> None:
+    source, table, seen = await kit.topic("views"), Table("views"), []
+    engine = kit.engine(counting(source, table, seen), commit_interval_sec=60)
+    engine.register_table(table)
+    async with engine:
+        await engine.caught_up()
+        await kit.send(source, [(b"a", b"x")] * 3)
+        await until(lambda: len(seen) == 3)
+        engine._membership._wiring.consumer.expire()  # type: ignore[union-attr, attr-defined]
+        await until(lambda: len(seen) == 6)
+        await engine.caught_up()
+        assert [entry.value for entry in table.snapshot()] == [3]
+
+
+async def test_somebody_elses_write_to_the_changelog_is_noticed_and_read(kit: Kit) -> None:
+    source, table, seen = await kit.topic("views"), Table("views"), []
+    engine = kit.engine(counting(source, table, seen))
+    engine.register_table(table)
+    async with engine:
+        await kit.send(source, [(b"a", b"x")])
+        await engine.caught_up()
+        (zombie,) = await kit.read(f"{kit.group}-views-changelog")
+        await kit.send(f"{kit.group}-views-changelog", [(b"\x01zombie-key-of-no-use", None)])
+        await kit.send(source, [(b"b", b"x")])
+        await engine.caught_up()
+        assert engine.status().checkpoint_failures == 1
+        assert {entry.key: entry.value for entry in table.snapshot()}[b"a"] == 1
+    assert zombie.value is not None
+
+
+async def test_a_changelog_that_ends_in_markers_is_restored_to_its_end(kit: Kit) -> None:
+    source, table, seen = await kit.topic("views"), Table("views"), []
+    await kit.send(source, [(b"a", b"x")] * 2)
+    for run in range(2):
+        engine = kit.engine(counting(source, table, seen))
+        engine.register_table(table)
+        async with engine:
+            await engine.caught_up()
+            assert [entry.value for entry in table.snapshot()] == [2 + run]
+        cluster_of(kit).append_marker(TopicPartition(f"{kit.group}-views-changelog", 0))
+        cluster_of(kit).append_marker(TopicPartition(source, 0))
+        await kit.send(source, [(b"a", b"x")])
+
+
+async def test_an_input_whose_tail_is_a_marker_is_caught_up_with(kit: Kit) -> None:
+    source, seen = await kit.topic("views"), []
+    await kit.send(source, [(b"a", b"x")] * 2)
+    cluster_of(kit).append_marker(TopicPartition(source, 0))
+
+    class Views(Handler):
+        topic = source
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            seen.append(msg.offset)
+
+    await kit.engine(Views, steps=[[Views]], stop_at_end=True).start()
+    assert seen == [0, 1]
+    assert await kit.committed(source) == 3
+
+
+async def test_an_offset_that_fell_out_of_the_log_stops_the_engine(kit: Kit) -> None:
+    source, seen = await kit.topic("views"), []
+    await kit.send(source, [(b"a", b"x")] * 10)
+
+    class Views(Handler):
+        topic = source
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            seen.append(msg.offset)
+            if msg.offset == 2 and len(seen) == 3:
+                await engine.stop()
+
+    engine = kit.engine(Views, with_bulk_mode=False)
+    await engine.start()
+    cluster_of(kit).delete_records(TopicPartition(source, 0), 6)
+    with pytest.raises(OffsetOutOfRange, match=r"stands at offset 3 of views-.*holds 6 to 10.*'continue'"):
+        await kit.engine(Views).start()
+
+    engine = kit.engine(Views, offset_out_of_range="continue")
+    async with engine:
+        await engine.caught_up()
+        assert engine.status().lost == 3
+    assert seen == [0, 1, 2, 6, 7, 8, 9]
+
+
+async def test_a_stop_ends_though_the_broker_acknowledges_nothing(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("paperboy.engine.membership._LAST_CHECKPOINT_SEC", 0.1)
+    monkeypatch.setattr("paperboy.engine.engine._CLOSE_TIMEOUT_SEC", 0.1)
+    source, table, seen = await kit.topic("views"), Table("views"), []
+    await kit.send(source, [(b"a", b"x")])
+    faults = cluster_of(kit).faults
+    engine = kit.engine(counting(source, table, seen), drain_timeout_sec=0.1)
+    engine.register_table(table)
+    async with engine:
+        await until(lambda: bool(seen) or engine.status().handled == 1)
+        faults.hold("produce")
+    assert await kit.committed(source) == 0
+    faults.release("produce")
