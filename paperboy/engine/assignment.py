@@ -88,7 +88,9 @@ class _Shares:
     def __init__(self, members: Iterable[str]) -> None:
         self._numbers: dict[str, dict[_Topics, list[int]]] = {member_id: defaultdict(list) for member_id in members}
         self._load = dict.fromkeys(self._numbers, 0)
-        self._able: dict[_Topics, tuple[str, ...]] = {}
+        self._able: dict[_Topics, Mapping[str, None]] = {}
+        """Who can take a component's tasks, in order; one object for all components that the same members can take."""
+        self._distinct: dict[tuple[str, ...], Mapping[str, None]] = {}
         self._kept: dict[str, dict[_Topics, int]] = {}
 
     def of(self, member_id: str) -> Mapping[_Topics, list[int]]:
@@ -96,7 +98,7 @@ class _Shares:
 
     def add(self, topics: _Topics, able: tuple[str, ...]) -> None:
         """A component, and the members that are subscribed to all of it."""
-        self._able[topics] = able
+        self._able[topics] = self._distinct.setdefault(able, dict.fromkeys(able))
 
     def give(self, member_id: str, topics: _Topics, number: int) -> None:
         self._numbers[member_id][topics].append(number)
@@ -130,13 +132,13 @@ class _Shares:
         """
         came_from = {heavy: heavy}
         reached = [heavy]
-        seen: set[tuple[str, ...]] = set()
+        seen: set[int] = set()
         for member_id in reached:
             for topics, numbers in self._numbers[member_id].items():
                 able = self._able[topics]
-                if not numbers or able in seen:
+                if not numbers or id(able) in seen:
                     continue
-                seen.add(able)
+                seen.add(id(able))
                 for other in able:
                     if other not in came_from:
                         came_from[other] = member_id

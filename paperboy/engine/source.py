@@ -1,5 +1,6 @@
 """One input partition of a task: what was fetched and not handled yet, and how far it has come."""
 
+from bisect import bisect_left
 from collections import deque
 from operator import attrgetter
 
@@ -7,8 +8,10 @@ from paperboy.brokers.protocol import Record, TopicPartition
 from paperboy.handlers.dispatch import Dispatch
 
 RECORD_BYTES = 300
-"""What a record costs in memory beside its value, about."""
+"""What a record costs in memory beside its key and value, about."""
 
+_offset = attrgetter("offset")
+_key_size = attrgetter("serialized_key_size")
 _value_size = attrgetter("serialized_value_size")
 
 
@@ -34,18 +37,20 @@ class Source:
         """When a bulk that is being filled is handed over as it is, in loop time."""
         self._chunks: deque[list[Record]] = deque()
         self._sizes: deque[int] = deque()
+        self._taken = 0
+        """How many records of the first chunk have been taken: cheaper than to cut them off each time."""
 
     def start_at(self, offset: int) -> None:
         """Forget what was fetched, and go on from `offset`, which is committed."""
         self._chunks.clear()
         self._sizes.clear()
-        self.buffered = self.buffered_bytes = 0
+        self.buffered = self.buffered_bytes = self._taken = 0
         self.bulk_deadline = None
         self.position = self.committed = self.fetched = offset
 
     def put(self, records: list[Record]) -> None:
         """Append a chunk that was fetched."""
-        size = sum(map(_value_size, records)) + RECORD_BYTES * len(records)
+        size = _size(records)
         self._chunks.append(records)
         self._sizes.append(size)
         self.buffered += len(records)
@@ -65,7 +70,7 @@ class Source:
 
     def skip_gaps(self) -> None:
         """For the task, when it has no record in hand: all below the first record that waits is finished."""
-        first = self._chunks[0][0].offset if self._chunks else self.fetched
+        first = self._chunks[0][self._taken].offset if self._chunks else self.fetched
         if first > self.position:
             self.position = first
 
@@ -78,7 +83,7 @@ class Source:
         """The timestamp of the first record that waits and is not held back; None where there is none."""
         if not self._chunks:
             return None
-        head = self._chunks[0][0]
+        head = self._chunks[0][self._taken]
         if self.limit is not None and head.offset >= self.limit:
             return None
         timestamp: int = head.timestamp
@@ -92,43 +97,55 @@ class Source:
 
     def take_chunk(self, until: int | None) -> list[Record]:
         """The first chunk: up to the limit, and to the last record with a timestamp of `until` at most."""
-        self.bulk_deadline = None
-        chunk = self._chunks.popleft()
-        size = self._sizes.popleft()
-        cut = self._cut(chunk)
+        cut = self._cut()
         if until is not None:
-            cut = next((index for index in range(1, cut) if chunk[index].timestamp > until), cut)
-        if cut < len(chunk):
-            rest = chunk[cut:]
-            chunk = chunk[:cut]
-            rest_size = size * len(rest) // (len(rest) + cut)
-            self._chunks.appendleft(rest)
-            self._sizes.appendleft(rest_size)
-            size -= rest_size
-        self.buffered -= len(chunk)
-        self.buffered_bytes -= size
-        return chunk
+            chunk = self._chunks[0]
+            cut = next((index for index in range(self._taken + 1, cut) if chunk[index].timestamp > until), cut)
+        return self._take(cut)
 
     def take_bulk(self, most: int) -> list[Record]:
         """Up to `most` records, up to the limit."""
-        bulk = self.take_chunk(None)
+        bulk: list[Record] = []
         while len(bulk) < most and self.head_timestamp is not None:
-            bulk.extend(self.take_chunk(None))
-        if len(bulk) > most:
-            self.give_back(bulk[most:])
-            bulk = bulk[:most]
+            bulk.extend(self._take(min(self._cut(), self._taken + most - len(bulk))))
         return bulk
 
     def give_back(self, records: list[Record]) -> None:
         """Put back, in front, what was taken and not handled."""
-        size = sum(map(_value_size, records)) + RECORD_BYTES * len(records)
+        if self._taken:
+            self._chunks[0] = self._chunks[0][self._taken :]
+            self._taken = 0
+        size = _size(records)
         self._chunks.appendleft(records)
         self._sizes.appendleft(size)
         self.buffered += len(records)
         self.buffered_bytes += size
 
-    def _cut(self, chunk: list[Record]) -> int:
-        limit = self.limit
-        if limit is None or chunk[-1].offset < limit:
+    def _cut(self) -> int:
+        """Where in the first chunk the limit is, or its end."""
+        chunk = self._chunks[0]
+        if self.limit is None or chunk[-1].offset < self.limit:
             return len(chunk)
-        return next(index for index, record in enumerate(chunk) if record.offset >= limit)
+        return bisect_left(chunk, self.limit, key=_offset)
+
+    def _take(self, cut: int) -> list[Record]:
+        """The first chunk's records before this index."""
+        self.bulk_deadline = None
+        chunk, start = self._chunks[0], self._taken
+        if cut < len(chunk):
+            records = chunk[start:cut]
+            size = self._sizes[0] * len(records) // (len(chunk) - start)
+            self._sizes[0] -= size
+            self._taken = cut
+        else:
+            records = chunk[start:] if start else chunk
+            size = self._sizes.popleft()
+            self._chunks.popleft()
+            self._taken = 0
+        self.buffered -= len(records)
+        self.buffered_bytes -= size
+        return records
+
+
+def _size(records: list[Record]) -> int:
+    return sum(map(_key_size, records)) + sum(map(_value_size, records)) + RECORD_BYTES * len(records)

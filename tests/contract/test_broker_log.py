@@ -194,15 +194,6 @@ async def test_a_timestamp_far_in_the_future_refuses_the_whole_batch(broker: Ope
         assert await connection.end_offsets([partition]) == {partition: 0}
 
 
-async def test_a_negative_timestamp_is_refused(broker: OpenBroker) -> None:
-    async with connected(broker) as connection:
-        partition = await new_partition(connection)
-        async with producing(connection) as producer:
-            with pytest.raises(BrokerError):
-                await asyncio.gather(*await producer.send(partition, [(None, b"x", (), -5)]))
-        assert await connection.end_offsets([partition]) == {partition: 0}
-
-
 async def test_a_compacted_topic_takes_no_record_without_a_key(broker: OpenBroker) -> None:
     async with connected(broker) as connection:
         partition = await new_partition(connection, {"cleanup.policy": "compact"})

@@ -143,6 +143,16 @@ def test_only_a_compacted_topic_is_compacted() -> None:
     assert contents(log) == [(1, b"a", b"2")]
 
 
+def test_a_negative_timestamp_refuses_the_whole_batch() -> None:
+    """As Kafka's own clients do; its broker would take it."""
+    cluster = MemoryCluster()
+    cluster.create_topics([TopicSpec("t", 1)])
+    (batch,) = batches([(None, b"x", (), 0), (None, b"x", (), -5)])
+    with pytest.raises(BrokerError, match="Timestamp -5"):
+        cluster.topic("t").append(0, batch, now_ms=HOUR_MS)
+    assert cluster.log(PARTITION).end_offset == 0
+
+
 async def test_a_readers_position_reaches_the_end_over_a_tail_of_markers() -> None:
     cluster = MemoryCluster()
     cluster.create_topics([TopicSpec("t", 1)])

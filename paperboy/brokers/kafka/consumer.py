@@ -218,8 +218,8 @@ class KafkaConsumer:
             self._membership = None
 
     def _assign(self, partitions: Collection[KafkaTopicPartition]) -> None:
-        assert self._consumer is not None
-        assert self._listener is not None
+        if self._consumer is None or self._listener is None:
+            return  # stopped while the group was being joined
         coordinator = self._consumer._coordinator
         # A position that is set, on a partition that is paused, keeps aiokafka from fetching or resetting anything.
         self._consumer.pause(*partitions)
