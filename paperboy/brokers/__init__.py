@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from paperboy.brokers.protocol import Broker
+from paperboy.errors import ConfigurationError
 
 __all__ = ["Broker", "open_broker"]
 
@@ -27,6 +28,8 @@ def open_broker(
     if bootstrap_servers.startswith("memory:"):
         from paperboy.brokers.memory import open_memory_broker
 
+        if client_options:
+            raise ConfigurationError(f"client_options are for Kafka's clients, and {bootstrap_servers} has none.")
         return open_memory_broker(bootstrap_servers)
     from paperboy.brokers.kafka import KafkaBroker
 

@@ -194,7 +194,7 @@ class Consumer(Protocol):
     async def fetch(
         self, partitions: Collection[TopicPartition], timeout_sec: float, max_records: int | None = None
     ) -> dict[TopicPartition, list[Record]]:
-        """As `Reader.fetch`. May take longer than its time-out while a rebalance is under way. Not to be cancelled."""
+        """As `Reader.fetch`; also raises what went wrong in the background. May take longer than its time-out while a rebalance is under way. Not to be cancelled."""
         ...
 
     def position(self, partition: TopicPartition) -> int | None:
@@ -206,7 +206,11 @@ class Consumer(Protocol):
         ...
 
     def release(self, offsets: Mapping[TopicPartition, int], generation: int) -> None:
-        """Begin fetching these partitions at these offsets; does nothing where `generation` is over."""
+        """Begin fetching these partitions at these offsets; does nothing where `generation` is over.
+
+        Raises:
+            BrokerError: one of them is not assigned to this member.
+        """
         ...
 
     def seek(self, offsets: Mapping[TopicPartition, int], generation: int) -> None:
@@ -227,7 +231,8 @@ class Consumer(Protocol):
         ...
 
     def rejoin(self) -> None:
-        """Ask the group for a rebalance."""
+        """Ask the group for a rebalance. Others are disturbed only if this member leads the group, or has something new
+        to say to it (topics, user data)."""
         ...
 
 

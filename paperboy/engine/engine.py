@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Coroutine
 from dataclasses import asdict
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from paperboy.brokers import open_broker
 from paperboy.brokers.partitioner import partition_for_key
@@ -21,7 +21,7 @@ from paperboy.engine.membership import Membership
 from paperboy.engine.modes import Mode
 from paperboy.engine.options import Options
 from paperboy.engine.outbox import Topics, check_bytes, check_sendable
-from paperboy.engine.preparation import prepare
+from paperboy.engine.preparation import Prepared, prepare
 from paperboy.engine.progress import Progress
 from paperboy.engine.registration import dispatches_of, topics_of_steps
 from paperboy.engine.signals import stopping_on_signals
@@ -34,6 +34,8 @@ from paperboy.log import get_logger
 from paperboy.tables.table import Table
 
 _log = get_logger("paperboy.engine")
+
+T = TypeVar("T")
 
 _ENDS_SEC = 1.0
 """How often end offsets are looked at that fetches do not bring."""
@@ -229,12 +231,14 @@ class Engine:
             connect_timeout_sec=options.connect_timeout_sec,
         )
         try:
-            await broker.start()
+            await self._unless_stopped(broker.start())
             producer = broker.producer()
             try:
-                await producer.start()
+                await self._unless_stopped(producer.start())
                 self._broker, self._producer, self._topics = broker, producer, Topics(broker)
-                await self._take_part(broker, producer, self._topics)
+                prepared = await self._unless_stopped(prepare(broker, options, self._dispatches, self._tables))
+                if prepared is not None:
+                    await self._take_part(prepared, broker, producer, self._topics)
             finally:
                 self._broker = self._producer = self._topics = None
                 await self._close(producer.stop(), "producer")
@@ -243,10 +247,22 @@ class Engine:
         if self._failure is not None:
             raise self._failure
 
-    async def _take_part(self, broker: Broker, producer: Producer, topics: Topics) -> None:
+    async def _unless_stopped(self, starting: Coroutine[Any, Any, T]) -> T | None:
+        """A part of the start; given up, with None, when the engine is told to stop."""
+        work = asyncio.ensure_future(starting)
+        stop = asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait([work, stop], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stop.cancel()
+            if not work.done():
+                work.cancel()
+                await asyncio.wait([work])
+        return None if work.cancelled() else work.result()
+
+    async def _take_part(self, prepared: Prepared, broker: Broker, producer: Producer, topics: Topics) -> None:
         """Join the group, and handle what it gives, until told to stop."""
         options = self._options
-        prepared = await prepare(broker, options, self._dispatches, self._tables)
         assignor = TaskAssignor(prepared.groups)
         consumer = broker.consumer(options.group_id, sorted(self._dispatches), assignor, _membership_options(options))
         wiring = Wiring(

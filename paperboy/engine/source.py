@@ -148,4 +148,5 @@ class Source:
 
 
 def _size(records: list[Record]) -> int:
-    return sum(map(_key_size, records)) + sum(map(_value_size, records)) + RECORD_BYTES * len(records)
+    size: int = sum(map(_key_size, records)) + sum(map(_value_size, records))
+    return size + RECORD_BYTES * len(records)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from paperboy.brokers.protocol import TopicDescription, TopicSpec
 from paperboy.errors import ConfigurationError
@@ -38,7 +39,7 @@ def topic_groups(dispatches: Sequence[Dispatch], tables: Mapping[str, Table]) ->
     """The connected components of topics and tables, sorted by name.
 
     Raises:
-        ConfigurationError: a handler names a table that is not registered, or one group gets two names.
+        ConfigurationError: a handler names a table that is not registered, one group gets two names, or two get one.
     """
     components: dict[str, set[str]] = {topic: {topic} for dispatch in dispatches for topic in dispatch.topics}
     users: dict[str, list[str]] = {name: [] for name in tables}
@@ -64,7 +65,14 @@ def topic_groups(dispatches: Sequence[Dispatch], tables: Mapping[str, Table]) ->
             )
         held = tuple(tables[name] for name in sorted(users) if not component.isdisjoint(users[name]))
         groups.append(TopicGroup(given[0] if given else topics[0], topics, held))
-    return sorted(groups, key=lambda group: group.name)
+    groups.sort(key=lambda group: (group.name, group.topics))
+    for one, other in pairwise(groups):
+        if one.name == other.name:
+            raise ConfigurationError(
+                f"Topics {_listed(one.topics)} and topics {_listed(other.topics)} share no table and form two groups,"
+                f" but both are called {one.name!r}: give each its own group_name, or leave it out."
+            )
+    return groups
 
 
 def partition_count(group: TopicGroup, topics: Mapping[str, TopicDescription]) -> int:

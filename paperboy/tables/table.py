@@ -174,7 +174,13 @@ class Table:
         ]
 
     def attach(self, held: Callable[[], Iterable[tuple[int, TablePartition]]] | None) -> None:
-        """For the engine: finds the partitions held by this process, with their numbers; None when it has stopped."""
+        """For the engine: finds the partitions held by this process, with their numbers; None when it has stopped.
+
+        Raises:
+            ConfigurationError: it is attached to a running engine already.
+        """
+        if held is not None and self._held is not None:
+            raise ConfigurationError(f"Table {self.name!r} is in use by another running engine: make one for each.")
         self._held = held
 
     def _partition(self) -> TablePartition:

@@ -11,6 +11,7 @@ from aiokafka import errors as kafka_errors
 from aiokafka.protocol.commit import OffsetCommitRequest
 
 from paperboy.brokers.kafka.assignor import KafkaAssignor
+from paperboy.brokers.kafka.closing import stop_consumer
 from paperboy.brokers.kafka.errors import translated, translating
 from paperboy.brokers.kafka.fetch import fetch
 from paperboy.brokers.protocol import (
@@ -93,7 +94,7 @@ class KafkaConsumer:
         self._membership = None
         if consumer is not None:
             await self._end_commits()
-            await consumer.stop()
+            await stop_consumer(consumer)
 
     async def fetch(
         self, partitions: Collection[TopicPartition], timeout_sec: float, max_records: int | None = None
@@ -124,12 +125,14 @@ class KafkaConsumer:
 
     def release(self, offsets: Mapping[TopicPartition, int], generation: int) -> None:
         if self._is_current(generation):
+            self._check_assigned(offsets)
             self.seek(offsets, generation)
             self._held.difference_update(offsets)
             self._connected.resume(*_theirs(offsets))
 
     def seek(self, offsets: Mapping[TopicPartition, int], generation: int) -> None:
         if self._is_current(generation):
+            self._check_assigned(offsets)
             for partition, offset in zip(_theirs(offsets), offsets.values(), strict=True):
                 self._connected.seek(partition, offset)
 
@@ -172,6 +175,11 @@ class KafkaConsumer:
 
     def _is_current(self, generation: int) -> bool:
         return self._consumer is not None and self._membership is not None and generation == self._assignment.generation
+
+    def _check_assigned(self, offsets: Mapping[TopicPartition, int]) -> None:
+        for partition in offsets:
+            if partition not in self._assignment.partitions:
+                raise BrokerError(f"{partition} is not assigned to this member of group {self._group_id!r}.")
 
     def _state(self, partition: TopicPartition) -> Any:
         if self._consumer is None or self._membership is None or partition not in self._assignment.partitions:

@@ -1,11 +1,11 @@
 """Reading named partitions of Kafka from chosen offsets, outside any group."""
 
-import asyncio
 from collections.abc import Collection, Mapping
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaTopicPartition
 
+from paperboy.brokers.kafka.closing import stop_consumer
 from paperboy.brokers.kafka.errors import translating
 from paperboy.brokers.kafka.fetch import fetch
 from paperboy.brokers.protocol import Record, TopicPartition
@@ -35,12 +35,11 @@ class KafkaReader:
             self._consumer.assign([KafkaTopicPartition(*partition) for partition in offsets])
             for partition, offset in offsets.items():
                 self._consumer.seek(KafkaTopicPartition(*partition), offset)
-            await asyncio.sleep(0)  # aiokafka's stop raises CancelledError where a task of its own has not begun yet
 
     async def stop(self) -> None:
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            await consumer.stop()
+            await stop_consumer(consumer)
 
     async def fetch(
         self, partitions: Collection[TopicPartition], timeout_sec: float, max_records: int | None = None
