@@ -1,6 +1,7 @@
 """An awaitable that is already done."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
+from typing import Any
 
 
 class Done:
@@ -8,8 +9,9 @@ class Done:
 
     __slots__ = ()
 
-    def __await__(self) -> Iterator[None]:
-        return iter(())
+    def __await__(self) -> Generator[Any, None, None]:
+        return
+        yield
 
 
 DONE = Done()

@@ -61,7 +61,3 @@ class TableError(PaperboyError):
 
 class CheckpointError(PaperboyError):
     """Finished work could not be made durable, and trying again did not help."""
-
-
-class RestoreError(PaperboyError):
-    """A table could not be brought to the end of its changelog."""

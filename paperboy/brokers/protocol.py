@@ -194,7 +194,8 @@ class Consumer(Protocol):
     async def fetch(
         self, partitions: Collection[TopicPartition], timeout_sec: float, max_records: int | None = None
     ) -> dict[TopicPartition, list[Record]]:
-        """As `Reader.fetch`; also raises what went wrong in the background. May take longer than its time-out while a rebalance is under way. Not to be cancelled."""
+        """As `Reader.fetch`; also raises what went wrong in the background. May take longer than its time-out while a
+        rebalance is under way. Not to be cancelled."""
         ...
 
     def position(self, partition: TopicPartition) -> int | None:

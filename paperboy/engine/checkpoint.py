@@ -32,7 +32,7 @@ class Checkpoint:
     3. wait for every ack, of outputs and of changelog records;
     4. write the changes and the changelog offset they reach to the store, atomically;
     5. commit the input positions;
-    6. report (`committed`).
+    6. report (`commit_error`, `changed_keys`).
 
     Ownership is asked for before 2, 4 and 5. If 2 to 4 fail, the swapped layers are of no use any more: the task
     drops its work and restores. If only 5 fails, the next checkpoint commits.
@@ -55,7 +55,8 @@ class Checkpoint:
         generation: int,
     ) -> None:
         self.positions = positions
-        self.committed = False
+        self.commit_error: BrokerError | None = None
+        """Why step 5 failed, if it alone did."""
         self.changed_keys = 0
         self._outputs = outputs
         self._consumer = consumer
@@ -96,16 +97,14 @@ class Checkpoint:
 
     async def _commit(self) -> None:
         if not self.positions:
-            self.committed = True
             return
         self._check_owned()
         try:
             await self._consumer.commit(self.positions, self._generation)
-            self.committed = True
         except NotOwner:
             raise
-        except BrokerError:
-            self.committed = False  # the same or later positions are committed next time
+        except BrokerError as error:
+            self.commit_error = error  # the same or later positions are committed next time
 
     async def _encoded(self, layer: Layer) -> dict[bytes, bytes | None]:
         if len(layer) <= _SLICE:

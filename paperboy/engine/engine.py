@@ -291,13 +291,13 @@ class Engine:
             progress = Progress(
                 broker, options.group_id, prepared.inputs, membership, self._steps, lambda: self._failure
             )
-            ends = await progress.input_ends() if options.stop_at_end else None
             beside: list[asyncio.Task[None]] = []
 
             def run_beside(work: Coroutine[Any, Any, None], name: str) -> None:
                 beside.append(group.create_task(self._guarded(work), name=name))
 
             try:
+                ends = await progress.input_ends() if options.stop_at_end else None
                 await consumer.start(membership)
                 _log.info("started", group_id=options.group_id, broker=broker.name, topics=sorted(self._dispatches))
                 self._membership, self._progress = membership, progress
@@ -313,6 +313,8 @@ class Engine:
                 _log.info("stopping", group_id=options.group_id)
                 await membership.stop()
                 await fetching  # a fetch is not to be cancelled
+            except Exception as error:
+                self._fail(error)  # raised as it is when the group of tasks has ended
             finally:
                 await membership.stop()
                 self._running.clear()

@@ -10,7 +10,7 @@ from paperboy.engine.restore import restore
 from paperboy.engine.steps import Steps
 from paperboy.engine.task import HeldTable, Task, Wiring
 from paperboy.engine.topology import TaskId, TopicGroup
-from paperboy.errors import ConfigurationError, OffsetOutOfRange
+from paperboy.errors import BrokerError, ConfigurationError, OffsetOutOfRange
 from paperboy.handlers.dispatch import Dispatch
 from paperboy.log import get_logger
 from paperboy.tables.partition import TablePartition, Undo
@@ -188,7 +188,11 @@ class Membership:
         ]
         if not stale:
             return
-        ends = await self._broker.end_offsets([source.partition for _, source in stale])
+        try:
+            ends = await self._broker.end_offsets([source.partition for _, source in stale])
+        except BrokerError as error:
+            _log.warning("end offsets unknown", error=str(error))
+            return
         for task, source in stale:
             source.end_offset = ends[source.partition]
             task.wake()
@@ -273,6 +277,8 @@ class Membership:
         begin = (await self._broker.beginning_offsets([partition]))[partition]
         end = (await self._broker.end_offsets([partition]))[partition]
         start = self._out_of_range(partition, error.offset, begin, end)
+        if start < task.sources[partition].fetched:
+            task.sources[partition].start_at(start)  # the topic was made anew
         self._wiring.consumer.seek({partition: start}, task.generation)
 
     def _feed(self, wanted: Sequence[TopicPartition], chunks: Mapping[TopicPartition, list[Record]]) -> None:

@@ -1,6 +1,7 @@
 """What a user can set on an engine, and what is set if nothing is."""
 
 import difflib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
@@ -108,26 +109,30 @@ class Options:
                 raise ConfigurationError(
                     f"{name}={getattr(self, name)!r} is not one of {', '.join(map(repr, allowed))}."
                 )
-        for name in (
-            "bulk_mode_threshold",
-            "bulk_mode_max_records",
-            "bulk_mode_timeout_ms",
-            "commit_interval_sec",
-            "drain_timeout_sec",
-            "connect_timeout_sec",
-            "session_timeout_sec",
-            "heartbeat_interval_sec",
-            "checkpoint_attempts",
-            "max_buffer_bytes",
-            "max_overlay_bytes",
-            "max_overlay_keys",
-            "max_unacked_bytes",
+        for name in ("fail_on_exception", "enable_auto_commit", "with_bulk_mode", "stop_at_end"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigurationError(f"{name}={getattr(self, name)!r} must be True or False.")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type is int and (type(value) is not int or value < 1):
+                raise ConfigurationError(f"{field.name}={value!r} must be a whole number above 0.")
+            if field.type is float and not (type(value) in (int, float) and 0 < value < math.inf):
+                raise ConfigurationError(f"{field.name}={value!r} must be a number above 0.")
+        for name, is_right, kind in (
+            ("on_mode_change", callable, "a callable"),
+            ("client_options", lambda value: isinstance(value, Mapping), "a dict"),
+            ("group_instance_id", lambda value: isinstance(value, str) and value, "a string that is not empty"),
+            ("steps", _is_list_of_lists, "a list of lists of handlers"),
         ):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-                raise ConfigurationError(f"{name}={value!r} must be a number above 0.")
+            if value is not None and not is_right(value):
+                raise ConfigurationError(f"{name}={value!r} must be {kind}.")
         if self.heartbeat_interval_sec >= self.session_timeout_sec:
             raise ConfigurationError(
                 f"heartbeat_interval_sec={self.heartbeat_interval_sec:g} must be less than"
                 f" session_timeout_sec={self.session_timeout_sec:g}."
             )
+
+
+def _is_list_of_lists(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(step, list | tuple) for step in value)

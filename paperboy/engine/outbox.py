@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Collection
+from typing import Any
 
 from paperboy.brokers.partitioner import partition_for_key
 from paperboy.brokers.protocol import Ack, Broker, Headers, Outgoing, Producer, TopicDescription, TopicPartition
@@ -55,23 +56,28 @@ def check_sendable(send: Send, topic: TopicDescription, now_ms: int) -> None:
 
     Raises:
         RecordTooLarge: it is larger than the topic takes.
-        BrokerError: the partition does not exist, or the timestamp is more than an hour ahead.
+        BrokerError: the partition does not exist, the key is missing, or the timestamp is one the topic does not take.
     """
     name, partition, key, value, headers, timestamp_ms = send
     if partition is not None and not 0 <= partition < topic.partitions:
         raise BrokerError(f"Topic {name!r} has no partition {partition}: it has {topic.partitions}.")
-    size = len(key or b"") + len(value or b"") + sum(len(header) + len(data) + 10 for header, data in headers)
+    if key is None and "compact" in topic.config.get("cleanup.policy", ""):
+        raise BrokerError(f"A record for topic {name!r} has no key, and the topic is compacted: give it one.")
+    size = len(key or b"") + len(value or b"") + _headers_size(headers)
     limit = int(topic.config.get("max.message.bytes", 1_048_588)) - _RECORD_OVERHEAD_BYTES
     if size > limit:
         raise RecordTooLarge(
             f"A record of {size} bytes for topic {name!r} is larger than the {limit} it takes:"
             " send less, or raise the topic's max.message.bytes."
         )
-    if timestamp_ms is not None and not 0 <= timestamp_ms <= now_ms + _LATEST_AHEAD_MS:
-        raise BrokerError(
-            f"A record for topic {name!r} has timestamp {timestamp_ms} ms: it must be 0 or more, and not more than"
-            " an hour ahead of now."
-        )
+    if timestamp_ms is not None:
+        latest = now_ms + int(topic.config.get("message.timestamp.after.max.ms", _LATEST_AHEAD_MS))
+        earliest = max(0, now_ms - int(topic.config.get("message.timestamp.before.max.ms", now_ms)))
+        if type(timestamp_ms) is not int or not earliest <= timestamp_ms <= latest:
+            raise BrokerError(
+                f"A record for topic {name!r} has timestamp {timestamp_ms!r}: it must be a whole number of"
+                f" milliseconds, and the topic takes {earliest} to {latest} now."
+            )
 
 
 def check_bytes(topic: str, key: object, value: object, headers: object) -> None:
@@ -86,11 +92,24 @@ def check_bytes(topic: str, key: object, value: object, headers: object) -> None
                 f"The {part} sent to topic {topic!r} is {type(data).__name__}, not bytes or None: encode it first."
             )
     try:
-        wrong = [pair for pair in headers if type(pair[0]) is not str or type(pair[1]) is not bytes]  # type: ignore[attr-defined]
-    except (TypeError, IndexError, KeyError):
+        wrong = [pair for pair in headers if not _is_header(pair)]  # type: ignore[attr-defined]
+    except TypeError:
         wrong = [headers]
     if wrong:
         raise SerializationError(f"A header sent to topic {topic!r} is {wrong[0]!r}, not a pair of str and bytes.")
+
+
+def _is_header(pair: Any) -> bool:
+    try:
+        name, data = pair
+        name.encode()
+    except (TypeError, ValueError, AttributeError):
+        return False
+    return type(name) is str and type(data) is bytes
+
+
+def _headers_size(headers: Headers) -> int:
+    return sum(len(name.encode()) + len(data) + 10 for name, data in headers) if headers else 0
 
 
 class Outbox:
@@ -123,7 +142,7 @@ class Outbox:
         if timestamp_ms is None:
             timestamp_ms = self._clock.time_ms()
         self._queues.setdefault(TopicPartition(name, partition), []).append((key, value, headers, timestamp_ms))
-        self.bytes += len(key or b"") + len(value or b"") + 64
+        self.bytes += len(key or b"") + len(value or b"") + _headers_size(headers) + 64
 
     async def flush(self) -> None:
         """Hand everything to the producer; waits for room, not for acks.
@@ -140,10 +159,11 @@ class Outbox:
             self._unacked_bytes += size
             if self._unacked_bytes > self._max_unacked_bytes:
                 await asyncio.wait(self._acks)
-            if all(ack.done() for ack in self._acks):
-                for ack in self._acks:
+            for ack in self._acks:
+                if ack.done():
                     ack.result()
-                self._acks.clear()
+            self._acks = [ack for ack in self._acks if not ack.done()]
+            if not self._acks:
                 self._unacked_bytes = 0
 
     def take_acks(self) -> list["asyncio.Future[Ack]"]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from paperboy.brokers.protocol import Broker, TopicPartition
 from paperboy.engine.membership import Membership
 from paperboy.engine.steps import Steps, reached
-from paperboy.errors import PaperboyError
+from paperboy.errors import BrokerError, PaperboyError
 from paperboy.log import get_logger
 
 _log = get_logger("paperboy.progress")
@@ -88,9 +88,12 @@ class Progress:
         partitions = list(ends)
         while True:
             self._hurry_checkpoints(ends)
-            committed = await self._broker.committed(self._group_id, partitions)
-            if reached(committed, await self._broker.beginning_offsets(partitions), ends):
-                return
+            try:
+                committed = await self._broker.committed(self._group_id, partitions)
+                if reached(committed, await self._broker.beginning_offsets(partitions), ends):
+                    return
+            except BrokerError as error:
+                _log.warning("committed offsets unknown", error=str(error))
             await self._until_moved()
 
     def _hurry_checkpoints(self, ends: Mapping[TopicPartition, int]) -> None:

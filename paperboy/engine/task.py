@@ -16,12 +16,15 @@ from paperboy.engine.source import Source
 from paperboy.engine.status import Counters
 from paperboy.engine.topology import TaskId
 from paperboy.engine.work import Work
-from paperboy.errors import BrokerError, CheckpointError, NotOwner
+from paperboy.errors import BrokerError, CheckpointError, NotOwner, OffsetOutOfRange
 from paperboy.handlers.dispatch import TURN_SEC, Dispatch
 from paperboy.log import get_logger
 from paperboy.tables.partition import TablePartition, Undo
 
 _log = get_logger("paperboy.task")
+
+_BACKOFF_SEC = 0.1
+"""How long a task waits after a failed checkpoint; twice as long after each further one in a row."""
 
 
 @dataclass(slots=True)
@@ -93,7 +96,16 @@ class Task:
         self._options = options
         self._outbox = Outbox(wiring.producer, wiring.topics, wiring.clock, options.max_unacked_bytes)
         partitions = {name: held.partition for name, held in tables.items()}
-        self._work = Work(self.name, partitions, undo, self._outbox, wiring.topics, wiring.clock, wiring.counters)
+        self._work = Work(
+            self.name,
+            partitions,
+            undo,
+            self._outbox,
+            wiring.topics,
+            wiring.clock,
+            wiring.counters,
+            has_to_stop=lambda: self._draining or self._checkpoint_due(),
+        )
         self._reopen = reopen
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
@@ -102,6 +114,7 @@ class Task:
         self._checkpoint_wanted = False
         self._checkpoint_at = 0.0
         self._failed_checkpoints = 0
+        self._failed_commits = 0
 
     # What others ask and tell.
 
@@ -149,12 +162,19 @@ class Task:
                     self._give_up_after_too_many(failure)
                 self.ready = False
                 await self._discard()
+                if not self._draining:
+                    await asyncio.sleep(_BACKOFF_SEC * 2 ** (self._failed_checkpoints - 1))
         finally:
             self.ready = False
             await self._discard()
 
     async def _open_and_handle(self) -> None:
-        await self._reopen(self)
+        try:
+            await self._reopen(self)
+        except (NotOwner, OffsetOutOfRange):
+            raise
+        except BrokerError as error:
+            raise _CheckpointFailed(error) from error
         self.ready = True
         self._wiring.moved()
         self._checkpoint_at = self._loop.time() + self._options.commit_interval_sec
@@ -177,7 +197,7 @@ class Task:
         chosen = self.sources.next_source(self.mode, self._loop.time())
         if chosen is None:
             await self._rest()
-        elif self.mode is Mode.SINGLE:
+        elif self.mode is Mode.SINGLE or not chosen.dispatch.takes_bulks:
             await self._handle_singly(chosen)
         else:
             await self._handle_bulk(chosen)
@@ -199,24 +219,24 @@ class Task:
     async def _handle_singly(self, source: Source) -> None:
         work = self._work
         records = source.take_chunk(self.sources.turn_of_another(source))
-        work.unfinished = done = 0
-        try:
-            while done < len(records):
-                work.turn_ends = self._loop.time() + TURN_SEC
+        counters = self._wiring.counters
+        done = 0
+        while done < len(records):
+            work.turn_ends = self._loop.time() + TURN_SEC
+            begun = work.unfinished = done
+            try:
                 done = await source.dispatch.one_by_one(records, done, work)
-                source.position = records[done - 1].offset + 1
-                if self._draining or self._checkpoint_due():
-                    break
-                await self._turn()
-        except BaseException:
-            # Stopped inside a message: everything before it has finished.
-            done = max(done, work.unfinished)
-            if done:
-                source.position = records[done - 1].offset + 1
-            work.abandon()
-            raise
-        finally:
-            self._wiring.counters.handled += done
+            except BaseException:
+                done = work.unfinished  # stopped inside a message: everything before it has finished
+                work.abandon()
+                raise
+            finally:
+                counters.handled += done - begun
+                if done:
+                    source.position = records[done - 1].offset + 1
+            if work.has_to_stop():
+                break
+            await self._turn()
         if done < len(records):
             source.give_back(records[done:])
         self._wiring.room()
@@ -224,12 +244,14 @@ class Task:
     async def _handle_bulk(self, source: Source) -> None:
         records = source.take_bulk(self._options.bulk_mode_max_records)
         try:
-            await source.dispatch.in_bulk(records, self._work, _give_way)
+            taken = await source.dispatch.in_bulk(records, self._work)
         except BaseException:
             self._work.abandon()
             raise
-        source.position = records[-1].offset + 1
-        self._wiring.counters.handled += len(records)
+        source.position = records[taken - 1].offset + 1
+        self._wiring.counters.handled += taken
+        if taken < len(records):
+            source.give_back(records[taken:])
         self._wiring.room()
         await self._turn()
 
@@ -319,15 +341,17 @@ class Task:
             raise
         except BrokerError as error:
             raise _CheckpointFailed(error) from error
-        if checkpoint.committed:
+        if checkpoint.commit_error is None:
             self.sources.commit(checkpoint.positions)
+            self._failed_commits = 0
+        else:
+            self._tolerate(checkpoint.commit_error)
         self._failed_checkpoints = 0
         self._wiring.counters.checkpoints += 1
         _log.debug(
             "checkpoint",
             task=self.name,
             changed_keys=checkpoint.changed_keys,
-            committed=checkpoint.committed,
             positions={str(partition): position for partition, position in checkpoint.positions.items()},
         )
         self._wiring.moved()
@@ -338,6 +362,16 @@ class Task:
             await asyncio.wait([checkpoint])  # a cancelled task leaves its checkpoint alone
             self._checkpoint = None
             checkpoint.result()
+
+    def _tolerate(self, error: BrokerError) -> None:
+        """What was to be committed is durable, and the next checkpoint commits it, if it can."""
+        self._failed_commits += 1
+        _log.warning("commit failed", task=self.name, attempt=self._failed_commits, error=str(error))
+        if self._failed_commits >= self._options.checkpoint_attempts:
+            raise CheckpointError(
+                f"The commit of task {self.name} failed {self._failed_commits} times in a row (checkpoint_attempts);"
+                f" the last time: {error}"
+            ) from error
 
     def _give_up_after_too_many(self, failure: "_CheckpointFailed") -> None:
         self._wiring.counters.checkpoint_failures += 1
@@ -363,11 +397,6 @@ class Task:
         self._outbox.discard()
         for source in self.sources:
             source.start_at(source.committed)
-
-
-async def _give_way() -> None:
-    """Inside a bulk, where a flush that fails would look like a failure of the handler."""
-    await asyncio.sleep(0)
 
 
 class _CheckpointFailed(Exception):

@@ -31,6 +31,7 @@ class Work:
         topics: Topics,
         clock: Clock,
         counters: Counters,
+        has_to_stop: Callable[[], bool],
     ) -> None:
         self.name = name
         self.tables = dict(tables)
@@ -40,6 +41,7 @@ class Work:
         self.enter: Callable[[Context], object] | None = message_of_call.set if tables else None
         self.turn_ends = 0.0
         self.unfinished = 0
+        self.has_to_stop = has_to_stop
         self._outbox = outbox
         self._topics = topics
         self._clock = clock

@@ -44,6 +44,10 @@ class Unit(Sender, Protocol):
     unfinished: int
     """Where a chunk handled one by one broke off: the index of the record that did not finish."""
 
+    def has_to_stop(self) -> bool:
+        """Whether a bulk should end at the next message boundary: for a stop, a rebalance, or a checkpoint."""
+        ...
+
     def passed_over(self, error: Exception, count: int, record: Record) -> None:
         """Report that `count` messages from `record` on were given up by the user's choice."""
         ...
@@ -74,6 +78,10 @@ class Dispatch:
         self.topics = _topics_of(handler, self.name)
         self.group_name = handler.group_name
         self.tables = handler.tables
+        if self.group_name is not None and not isinstance(self.group_name, str):
+            raise ConfigurationError(f"{self.name}.group_name is {self.group_name!r}: it must be a string.")
+        if self.tables is not None and not isinstance(self.tables, list | tuple):
+            raise ConfigurationError(f"{self.name}.tables is {self.tables!r}: it must be a list of tables.")
         hook = _Hooks(handler, kind)
         self._define_context = hook("define_context")
         self._did_receive = hook("did_receive_message")
@@ -144,11 +152,16 @@ class Dispatch:
         unit.message = None
         return index + 1
 
-    async def in_bulk(self, records: list[Record], unit: Unit, give_way: Callable[[], Awaitable[None]]) -> None:
-        """Handle all of `records` as one bulk.
+    @property
+    def takes_bulks(self) -> bool:
+        """Whether any hook of this handler gets lists; without one, a bulk is no different from its messages."""
+        return self._on_bulk is not None or self._on_finished is not None
 
-        Args:
-            give_way: awaited between records that are handled one by one, so that the loop gets its turn.
+    async def in_bulk(self, records: list[Record], unit: Unit) -> int:
+        """Handle `records` as one bulk.
+
+        Returns:
+            How many of them it took: a handler without ``on_bulk`` stops at a message boundary where the task wants it.
 
         Raises:
             Exception: as `one_by_one`; nothing of the bulk has finished then.
@@ -158,26 +171,24 @@ class Dispatch:
         ctx.record = records[0]
         if unit.enter is not None:
             unit.enter(ctx)
+        taken = records
         try:
-            try:
-                if self._define_context is not None:
-                    ctx.update(await self._define_context() or ())
-                if self._on_bulk is not None:
-                    await self._whole(records, ctx)
-                else:
-                    await self._each(records, ctx, unit, give_way)
-                if unit.pending:
-                    await unit.settle()
-            except _Stop:
-                raise
-            except Exception as error:
-                unit.roll_back((0, 0))
-                await self._bulk_failed(error, records, ctx, unit)
-            unit.accept()
+            if self._define_context is not None:
+                ctx.update(await self._define_context() or ())
+            if self._on_bulk is not None:
+                await self._whole(records, ctx)
+            else:
+                taken = await self._each(records, ctx, unit)
+            if unit.pending:
+                await unit.settle()
         except _Stop as stop:
             raise stop.error from stop.error.__cause__
-        finally:
-            unit.message = None
+        except Exception as error:
+            unit.roll_back((0, 0))
+            await self._bulk_failed(error, records, ctx, unit)
+        unit.accept()
+        unit.message = None
+        return len(taken)
 
     async def _whole(self, records: list[Record], ctx: Context) -> None:
         if self._decode_key or self._decode_value:
@@ -194,16 +205,19 @@ class Dispatch:
         if self._on_finished is not None:
             await self._on_finished(messages, ctx)
 
-    async def _each(
-        self, records: list[Record], ctx: Context, unit: Unit, give_way: Callable[[], Awaitable[None]]
-    ) -> None:
-        """A handler without ``on_bulk``: each message with a rollback of its own, then one finish for all."""
+    async def _each(self, records: list[Record], ctx: Context, unit: Unit) -> list[Record]:
+        """A handler without ``on_bulk``: each message with a rollback of its own, then one finish for all.
+
+        Returns:
+            The records taken, those passed over included.
+        """
         messages: list[Record] = []
+        taken = records
         decode = self._decode if self._decode_key or self._decode_value else None
         receive, finished = self._did_receive, self._on_finished
         clock = asyncio.get_running_loop().time
         deadline = clock() + TURN_SEC
-        for record in records:
+        for number, record in enumerate(records, 1):
             message, mark = record, unit.mark()
             ctx.record = record
             try:
@@ -214,8 +228,7 @@ class Dispatch:
                     message = self._received(await receive(record, ctx))
                 if hook is not None:
                     await hook(message, ctx)
-                if finished is not None:
-                    messages.append(message)
+                messages.append(message)
             except Exception as error:
                 unit.roll_back(mark)
                 try:
@@ -224,17 +237,21 @@ class Dispatch:
                     unit.roll_back((0, 0))
                     raise _Stop(fatal) from fatal
             if clock() >= deadline:
-                await give_way()
+                await asyncio.sleep(0)
+                if unit.has_to_stop():
+                    taken = records[:number]
+                    break
                 deadline = clock() + TURN_SEC
-        if finished is not None:
+        if finished is not None and messages:
             await finished(messages, ctx)
+        return taken
 
     async def _bulks_of_one_record(self, records: list[Record], start: int, unit: Unit) -> int:
         clock = asyncio.get_running_loop().time
         index = start
         try:
             for index in range(start, len(records)):
-                await self.in_bulk([records[index]], unit, _no_turn)
+                await self.in_bulk([records[index]], unit)
                 if clock() >= unit.turn_ends:
                     break
         except BaseException:
@@ -253,17 +270,16 @@ class Dispatch:
             if answer is not None:
                 unit.roll_back(mark)
                 raise _noted(_an_exception(answer, self.name, "on_error"), record)
-            if unit.pending:
-                await unit.settle()
+            await _settled(unit, record, record)
         elif self._fail_on_exception:
             raise _noted(error, record)
         unit.passed_over(error, 1, record)
 
     async def _bulk_failed(self, error: Exception, records: list[Record], ctx: Context, unit: Unit) -> None:
         """A bulk has failed and was rolled back."""
-        decide, subject = self._on_bulk_error, records
+        decide, subject, hook = self._on_bulk_error, records, "on_bulk_error"
         if self._on_bulk is None and self._on_error is not None:
-            decide, subject = self._on_error, records[-1]
+            decide, subject, hook = self._on_error, records[-1], "on_error"
         if decide is not None:
             try:
                 answer = await decide(error, subject, ctx)
@@ -271,9 +287,8 @@ class Dispatch:
                 answer = raised
             if answer is not None:
                 unit.roll_back((0, 0))
-                raise _noted(_an_exception(answer, self.name, "on_bulk_error"), records[0], records[-1])
-            if unit.pending:
-                await unit.settle()
+                raise _noted(_an_exception(answer, self.name, hook), records[0], records[-1])
+            await _settled(unit, records[0], records[-1])
         elif self._fail_on_exception:
             raise _noted(error, records[0], records[-1])
         unit.passed_over(error, len(records), records[0])
@@ -337,9 +352,12 @@ def _base_hook(name: str) -> Any:
 
 
 def _topics_of(handler: Handler | type[Handler], name: str) -> tuple[str, ...]:
-    topics = (handler.topic,) if isinstance(handler.topic, str) else tuple(handler.topic)
+    given = handler.topic
+    topics = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, list | tuple) else (given,)
     if not topics or not all(topics):
         raise ConfigurationError(f'{name} has no topic: set topic = "…" (or a list of them) on it.')
+    if not all(isinstance(topic, str) for topic in topics):
+        raise ConfigurationError(f"{name}.topic is {given!r}: it must be a string, or a list of strings.")
     return topics
 
 
@@ -388,11 +406,16 @@ def _an_exception(answer: Any, name: str, hook: str) -> Exception:
     return PaperboyError(f"{name}.{hook} returned {answer!r}: return an exception to stop, or None to go on.")
 
 
+async def _settled(unit: Unit, first: Record, last: Record) -> None:
+    """What an error hook sends is checked as what a message sends; it has no further hook to go to."""
+    if unit.pending:
+        try:
+            await unit.settle()
+        except PaperboyError as error:
+            raise _noted(error, first, last) from error.__cause__
+
+
 def _noted(error: Exception, first: Record, last: Record | None = None) -> Exception:
     offsets = f"offset {first.offset}" if last is None or last is first else f"offsets {first.offset} to {last.offset}"
     error.add_note(f"While handling {first.topic}[{first.partition}] {offsets}.")
     return error
-
-
-async def _no_turn() -> None:
-    """A bulk of one gives way after itself."""

@@ -1,7 +1,7 @@
 """The classes a user subclasses."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 from paperboy.brokers.protocol import ConsumerRecord
 from paperboy.handlers.context import Context
@@ -28,27 +28,27 @@ class Handler:
                 print(msg.key, msg.value)
     """
 
-    topic: ClassVar[str | Sequence[str]] = ()
+    topic: str | Sequence[str] = ()
     """The topic to consume, or several."""
 
-    group_name: ClassVar[str | None] = None
+    group_name: str | None = None
     """The name of this handler's topic group; by default that of its lexicographically first topic."""
 
-    tables: ClassVar[Sequence[Any] | None] = None
+    tables: Sequence[Any] | None = None
     """The tables its hooks use; None means every table that is registered with the engine."""
 
-    key_serializer: ClassVar[Callable[..., Any] | None] = None
+    key_serializer: Callable[..., Any] | None = None
     """Bytes to key: a callable that takes the key's bytes. ``key_deserializer`` is another name for it."""
 
-    value_serializer: ClassVar[Callable[..., Any] | None] = None
+    value_serializer: Callable[..., Any] | None = None
     """Bytes to value: a callable that takes the value's bytes. ``value_deserializer`` is another name for it."""
 
-    key_deserializer: ClassVar[Callable[..., Any] | None] = None
-    value_deserializer: ClassVar[Callable[..., Any] | None] = None
+    key_deserializer: Callable[..., Any] | None = None
+    value_deserializer: Callable[..., Any] | None = None
 
     @classmethod
     async def define_context(cls) -> dict[str, Any] | None:
-        """What the context holds at first: called before each message, in bulk before each bulk."""
+        """What the context holds at first: called before each message, or each list for hooks that get a list."""
         return None
 
     @classmethod

@@ -91,8 +91,8 @@ def decode_value(data: bytes | memoryview) -> object:
         data = bytes(data)
     if data[:1] != _FORMAT:
         raise DeserializationError(
-            f"{_excerpt(data)} are not a value in format 1, the only one this version of paperboy reads: either a later"
-            " version wrote them, then upgrade, or a value_serializer= did, then give the table the same one."
+            f"{_excerpt(data)} are not a value in format 1, the only one this version of paperboy reads: if a later"
+            " version wrote them, upgrade; if something else did, it is no table of paperboy's."
         )
     try:
         if data[1] in _CONTAINER_HEADS and data.find(_ANY_MARK) > 0:
@@ -209,11 +209,8 @@ def _not_plain(value: object) -> str:
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     for base in kind.__mro__[1:]:
         if base in _SCALARS_AND_INT or base in _CONTAINERS or base in _EXTENSIONS:
-            return (
-                f"is a {name}, which would come back as a plain {base.__name__}:"
-                " make it one, or give the table a value_serializer= that knows it"
-            )
-    return f"is a {name}, which is not plain data: give the table a value_serializer= that knows it"
+            return f"is a {name}, which would come back as a plain {base.__name__}: make it one"
+    return f"is a {name}, which is not plain data: store what it is made of"
 
 
 def _encode_int(value: int) -> object:

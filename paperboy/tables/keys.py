@@ -231,7 +231,7 @@ def _refusal(key: object) -> SerializationError:
     elif isinstance(key, str | bytes | int | float | tuple | date | UUID):
         remedy = "it would come back as a plain value, so make it one first"
     else:
-        remedy = "use one of those, or give the table a key_serializer="
+        remedy = "use one of those"
     return SerializationError(f"A key is {_ALLOWED}, and not a {name}: {remedy}.")
 
 
@@ -321,8 +321,8 @@ def _take(data: bytes, at: int, length: int) -> bytes:
 
 def _unknown_format(data: bytes) -> DeserializationError:
     return DeserializationError(
-        f"{_excerpt(data)} are not a key in format 1, the only one this version of paperboy reads: either a later"
-        " version wrote them, then upgrade, or a key_serializer= did, then give the table the same one."
+        f"{_excerpt(data)} are not a key in format 1, the only one this version of paperboy reads: if a later"
+        " version wrote them, upgrade; if something else did, it is no table of paperboy's."
     )
 
 

@@ -208,9 +208,9 @@ REFUSED: list[tuple[object, str]] = [
     (Fruit.FIG, "Fruit: it would come back as a plain value"),
     (Name("a"), "Name: it would come back as a plain value"),
     (Point(1, 2), "Point: it would come back as a plain value"),
-    (1j, "not a complex: .*key_serializer="),
-    (timedelta(1), "not a datetime.timedelta: .*key_serializer="),
-    (object, "not a type: .*key_serializer="),
+    (1j, "not a complex: .*use one of those"),
+    (timedelta(1), "not a datetime.timedelta: .*use one of those"),
+    (object, "not a type: .*use one of those"),
     (math.nan, "NaN cannot be a key"),
     ("\ud800", "half a surrogate pair"),
     (datetime(2024, 1, 1, fold=1), "drop the fold"),
@@ -279,5 +279,5 @@ def test_damaged_keys_raise_one_kind_of_error(data: st.DataObject) -> None:
 
 
 def test_an_unknown_format_says_what_to_do() -> None:
-    with pytest.raises(DeserializationError, match=r"02 50 61 are not a key in format 1.*upgrade.*key_serializer="):
+    with pytest.raises(DeserializationError, match=r"02 50 61 are not a key in format 1.*upgrade.*no table of paperboy"):
         decode_key(b"\x02\x50\x61")

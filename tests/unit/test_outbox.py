@@ -83,7 +83,7 @@ def send(value: bytes | None = b"x", key: bytes | None = None, *, topic: str = "
         (None, b"", [(b"a", b"b")], "A header sent to topic 'out' is (b'a', b'b'), not a pair of str and bytes."),
         (None, b"", [("a", b"b"), ("c", None)], "A header sent to topic 'out' is ('c', None), not a pair of"),
         (None, b"", [("a", b"b", b"c")], "A header sent to topic 'out' is ('a', b'b', b'c'), not a pair of"),
-        (None, b"", [("a",)], "A header sent to topic 'out' is [('a',)], not a pair of str and bytes."),
+        (None, b"", [("a",)], "A header sent to topic 'out' is ('a',), not a pair of str and bytes."),
         (None, b"", {"a": b"b"}, "A header sent to topic 'out' is 'a', not a pair of str and bytes."),
         (None, b"", {"ab": b"b"}, "A header sent to topic 'out' is 'ab', not a pair of str and bytes."),
         (None, b"", 7, "A header sent to topic 'out' is 7, not a pair of str and bytes."),
@@ -323,9 +323,9 @@ async def test_an_earlier_failure_comes_out_with_the_next_flush() -> None:
     outbox.put(send(b"1"))
     await outbox.flush()
     producer.acks[0].set_exception(BrokerError("refused"))
+    outbox.put(send(b"2"))
+    producer_settles(producer)
     with pytest.raises(BrokerError, match="refused"):
-        outbox.put(send(b"2"))
-        producer_settles(producer)
         await outbox.flush()
 
 
@@ -360,7 +360,7 @@ async def test_a_failure_comes_out_of_the_wait_for_acks() -> None:
     outbox = await outbox_for(producer, max_unacked_bytes=100, out=1)
     outbox.put(send(b"x" * 200))
     flushing = asyncio.ensure_future(outbox.flush())
-    while not producer.acks:
+    for _ in range(10):
         await asyncio.sleep(0)
     producer.acks[0].set_exception(BrokerError("refused"))
     with pytest.raises(BrokerError, match="refused"):

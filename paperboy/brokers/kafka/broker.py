@@ -35,7 +35,6 @@ from paperboy.log import get_logger
 _log = get_logger("paperboy.kafka")
 
 _RETRY_SEC = 0.5
-_NO_SUCH_TOPIC = 3
 _TOPIC_EXISTS = 36
 
 

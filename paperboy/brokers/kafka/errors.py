@@ -24,9 +24,6 @@ _MOVED_ON = (
     kafka_errors.IllegalGenerationError,
     kafka_errors.RebalanceInProgressError,
     kafka_errors.IllegalStateError,
-    kafka_errors.FencedInstanceIdError
-    if hasattr(kafka_errors, "FencedInstanceIdError")
-    else kafka_errors.CommitFailedError,
 )
 
 

@@ -40,6 +40,10 @@ async def test_the_mode_follows_the_lag_both_ways_and_says_so(kit: Kit) -> None:
         async def on_message(cls, msg, ctx):
             modes.append(engine.mode)
 
+        @classmethod
+        async def on_finished_handling(cls, msgs, ctx):
+            """What makes a bulk of this handler more than its messages."""
+
     engine = kit.engine(
         Lag, bulk_mode_threshold=50, bulk_mode_max_records=30, on_mode_change=lambda *change: changes.append(change)
     )

@@ -375,8 +375,14 @@ async def test_topics_that_share_a_table_need_one_partition_count(kit: Kit) -> N
 async def test_a_large_job_checkpoints_by_changed_keys(kit: Kit) -> None:
     source, table = await kit.topic("large-job"), Table("large-job")
     await kit.send(source, [(b"%d" % number, b"1") for number in range(5_000)])
+
+    class Bulks(counting(source, table)):  # type: ignore[misc]
+        @classmethod
+        async def on_finished_handling(cls, msgs, ctx):
+            assert len(msgs) <= 100
+
     engine = kit.engine(
-        counting(source, table),
+        Bulks,
         max_overlay_keys=500,
         commit_interval_sec=60,
         bulk_mode_threshold=10,
