@@ -5,13 +5,12 @@ Everything runs on one Kafka, on the same topic, in turns; what counts is the ra
 
 import argparse
 import asyncio
+import contextlib
 import json
 import platform
 import statistics
 import sys
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 
@@ -37,8 +36,8 @@ def main() -> None:
         for contender in CONTENDERS
         if not arguments.only or contender.name in {"getmany", *arguments.only.split(",")}
     ]
-    with nullcontext() if arguments.bootstrap_servers else KafkaServer(heap="1g") as server:
-        bootstrap = arguments.bootstrap_servers or server.bootstrap
+    with contextlib.ExitStack() as stack:
+        bootstrap = arguments.bootstrap_servers or stack.enter_context(KafkaServer(heap="1g")).bootstrap
         topic = f"benchmark-{time.time_ns()}"
         asyncio.run(fill(bootstrap, topic, arguments.records))
         rates: dict[str, list[float]] = {contender.name: [] for contender in chosen}
@@ -56,8 +55,7 @@ def main() -> None:
 
 def run(contender: Contender, bootstrap: str, topic: str, records: int) -> float:
     """Records per second of one run, from the start of the client to the last record handled and committed."""
-    work: Callable[[str, str, int], Awaitable[float]] = contender.run
-    return records / asyncio.run(work(bootstrap, topic, records))  # type: ignore[arg-type]
+    return records / asyncio.run(contender.run(bootstrap, topic, records))
 
 
 async def fill(bootstrap: str, topic: str, records: int) -> None:

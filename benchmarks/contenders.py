@@ -1,5 +1,6 @@
 """What is measured. Each takes the bootstrap address, the topic and its record count, and returns seconds."""
 
+import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
@@ -41,7 +42,7 @@ async def bulk_noop(bootstrap: str, source: str, records: int) -> float:
         topic = source
 
         @classmethod
-        async def on_bulk(cls, msgs, ctx):  # type: ignore[no-untyped-def]
+        async def on_bulk(cls, msgs, ctx):
             pass
 
     return await handled(Engine(NoOp, bootstrap_servers=bootstrap, group_id=f"bulk-{time.time_ns()}"), records)
@@ -52,12 +53,10 @@ async def single_noop(bootstrap: str, source: str, records: int) -> float:
         topic = source
 
         @classmethod
-        async def on_message(cls, msg, ctx):  # type: ignore[no-untyped-def]
+        async def on_message(cls, msg, ctx):
             pass
 
-    engine = Engine(
-        NoOp, bootstrap_servers=bootstrap, group_id=f"single-{time.time_ns()}", with_bulk_mode=False
-    )
+    engine = Engine(NoOp, bootstrap_servers=bootstrap, group_id=f"single-{time.time_ns()}", with_bulk_mode=False)
     return await handled(engine, records)
 
 
@@ -69,7 +68,7 @@ async def single_count(bootstrap: str, source: str, records: int) -> float:
         topic = source
 
         @classmethod
-        async def on_message(cls, msg, ctx):  # type: ignore[no-untyped-def]
+        async def on_message(cls, msg, ctx):
             counts.set(msg.key, counts.get(msg.key, 0) + 1)
 
     engine = Engine(Count, bootstrap_servers=bootstrap, group_id=f"count-{time.time_ns()}", with_bulk_mode=False)
@@ -80,8 +79,8 @@ async def single_count(bootstrap: str, source: str, records: int) -> float:
 async def handled(engine: Engine, records: int, counts: Table | None = None) -> float:
     """From joining the group to everything handled and committed; the counts must be right."""
     async with engine:
-        while not engine.status().tasks:
-            await _a_moment()
+        while not engine.status().tasks:  # noqa: ASYNC110 - an assignment sets no public event
+            await asyncio.sleep(0.001)
         begun = time.perf_counter()
         await engine.caught_up()
         seconds = time.perf_counter() - begun
@@ -90,12 +89,6 @@ async def handled(engine: Engine, records: int, counts: Table | None = None) -> 
         if counts is not None and (total := sum(entry.value for entry in counts.snapshot())) != records:
             raise AssertionError(f"{total} of {records} records were counted")
         return seconds
-
-
-async def _a_moment() -> None:
-    import asyncio
-
-    await asyncio.sleep(0.001)
 
 
 CONTENDERS = [

@@ -352,8 +352,8 @@ def _base_hook(name: str) -> Any:
 
 
 def _topics_of(handler: Handler | type[Handler], name: str) -> tuple[str, ...]:
-    given = handler.topic
-    topics = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, list | tuple) else (given,)
+    given: Any = handler.topic
+    topics = tuple(given) if isinstance(given, list | tuple) else (given,)
     if not topics or not all(topics):
         raise ConfigurationError(f'{name} has no topic: set topic = "…" (or a list of them) on it.')
     if not all(isinstance(topic, str) for topic in topics):

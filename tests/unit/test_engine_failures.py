@@ -36,7 +36,8 @@ def counting(source: str, table: Table, seen: list[Any]) -> type[Handler]:
 
 
 async def test_a_checkpoint_whose_changelog_write_fails_is_done_again_from_what_is_durable(kit: Kit) -> None:
-    source, table, seen = await kit.topic("views"), Table("views"), []
+    source, table = await kit.topic("views"), Table("views")
+    seen: list[Any] = []
     await kit.send(source, [(b"a", b"x")] * 5)
     engine = kit.engine(counting(source, table, seen))
     engine.register_table(table)
@@ -51,7 +52,8 @@ async def test_a_checkpoint_whose_changelog_write_fails_is_done_again_from_what_
 
 async def test_a_changelog_ack_that_is_lost_counts_nothing_twice(kit: Kit) -> None:
     """The write is in the log, the worker is told it failed: it reads the gap, and repeats what that stood for."""
-    source, table, seen = await kit.topic("views"), Table("views"), []
+    source, table = await kit.topic("views"), Table("views")
+    seen: list[Any] = []
     await kit.send(source, [(b"a", b"x")] * 5)
     engine = kit.engine(counting(source, table, seen))
     engine.register_table(table)
@@ -64,7 +66,8 @@ async def test_a_changelog_ack_that_is_lost_counts_nothing_twice(kit: Kit) -> No
 
 
 async def test_checkpoints_that_go_on_failing_stop_the_engine(kit: Kit) -> None:
-    source, table, seen = await kit.topic("views"), Table("views"), []
+    source, table = await kit.topic("views"), Table("views")
+    seen: list[Any] = []
     await kit.send(source, [(b"a", b"x")])
     engine = kit.engine(counting(source, table, seen), checkpoint_attempts=3)
     engine.register_table(table)
@@ -77,7 +80,8 @@ async def test_checkpoints_that_go_on_failing_stop_the_engine(kit: Kit) -> None:
 
 
 async def test_a_commit_that_fails_is_made_up_for_by_the_next_checkpoint(kit: Kit) -> None:
-    source, table, seen = await kit.topic("views"), Table("views"), []
+    source, table = await kit.topic("views"), Table("views")
+    seen: list[Any] = []
     engine = kit.engine(counting(source, table, seen))
     engine.register_table(table)
     async with engine:
@@ -117,21 +121,23 @@ async def test_an_input_offset_is_not_committed_before_its_outputs_are_acknowled
 
 
 async def test_a_worker_that_was_expired_discards_its_work_and_begins_again(kit: Kit) -> None:
-    source, table, seen = await kit.topic("views"), Table("views"), []
+    source, table = await kit.topic("views"), Table("views")
+    seen: list[Any] = []
     engine = kit.engine(counting(source, table, seen), commit_interval_sec=60)
     engine.register_table(table)
     async with engine:
         await engine.caught_up()
         await kit.send(source, [(b"a", b"x")] * 3)
         await until(lambda: len(seen) == 3)
-        engine._membership._wiring.consumer.expire()  # type: ignore[union-attr, attr-defined]
+        engine._membership._wiring.consumer.expire()  # type: ignore[union-attr]
         await until(lambda: len(seen) == 6)
         await engine.caught_up()
         assert [entry.value for entry in table.snapshot()] == [3]
 
 
 async def test_somebody_elses_write_to_the_changelog_is_noticed_and_read(kit: Kit) -> None:
-    source, table, seen = await kit.topic("views"), Table("views"), []
+    source, table = await kit.topic("views"), Table("views")
+    seen: list[Any] = []
     engine = kit.engine(counting(source, table, seen))
     engine.register_table(table)
     async with engine:
@@ -147,7 +153,8 @@ async def test_somebody_elses_write_to_the_changelog_is_noticed_and_read(kit: Ki
 
 
 async def test_a_changelog_that_ends_in_markers_is_restored_to_its_end(kit: Kit) -> None:
-    source, table, seen = await kit.topic("views"), Table("views"), []
+    source, table = await kit.topic("views"), Table("views")
+    seen: list[Any] = []
     await kit.send(source, [(b"a", b"x")] * 2)
     for run in range(2):
         engine = kit.engine(counting(source, table, seen))
@@ -161,7 +168,8 @@ async def test_a_changelog_that_ends_in_markers_is_restored_to_its_end(kit: Kit)
 
 
 async def test_an_input_whose_tail_is_a_marker_is_caught_up_with(kit: Kit) -> None:
-    source, seen = await kit.topic("views"), []
+    source = await kit.topic("views")
+    seen: list[Any] = []
     await kit.send(source, [(b"a", b"x")] * 2)
     cluster_of(kit).append_marker(TopicPartition(source, 0))
 
@@ -178,7 +186,8 @@ async def test_an_input_whose_tail_is_a_marker_is_caught_up_with(kit: Kit) -> No
 
 
 async def test_an_offset_that_fell_out_of_the_log_stops_the_engine(kit: Kit) -> None:
-    source, seen = await kit.topic("views"), []
+    source = await kit.topic("views")
+    seen: list[Any] = []
     await kit.send(source, [(b"a", b"x")] * 10)
 
     class Views(Handler):
@@ -206,7 +215,8 @@ async def test_an_offset_that_fell_out_of_the_log_stops_the_engine(kit: Kit) -> 
 async def test_a_stop_ends_though_the_broker_acknowledges_nothing(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("paperboy.engine.membership._LAST_CHECKPOINT_SEC", 0.1)
     monkeypatch.setattr("paperboy.engine.engine._CLOSE_TIMEOUT_SEC", 0.1)
-    source, table, seen = await kit.topic("views"), Table("views"), []
+    source, table = await kit.topic("views"), Table("views")
+    seen: list[Any] = []
     await kit.send(source, [(b"a", b"x")])
     faults = cluster_of(kit).faults
     engine = kit.engine(counting(source, table, seen), drain_timeout_sec=0.1)

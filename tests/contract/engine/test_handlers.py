@@ -1,11 +1,12 @@
 """What a handler sees, in which order, and what becomes of it when it fails."""
 
 import asyncio
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from paperboy import BulkHandler, Handler
+from paperboy import BulkHandler, DeserializationError, Handler, PaperboyError, TopicNotFound
 from tests.contract.engine.kit import Kit, until
 
 
@@ -192,8 +193,6 @@ async def test_a_record_that_cannot_be_decoded_names_topic_partition_and_offset(
         topic = source
         value_serializer = int
 
-    from paperboy import DeserializationError
-
     with pytest.raises(DeserializationError, match=rf"value of {source}\[0\] offset 0 .*Poison\.value_serializer"):
         await kit.engine(Poison).start()
 
@@ -234,8 +233,6 @@ async def test_a_send_after_the_message_has_ended_raises(kit: Kit) -> None:
         async def on_message(cls, msg, ctx):
             contexts.append(ctx)
 
-    from paperboy import PaperboyError
-
     async with kit.engine(Late) as engine:
         await engine.caught_up()
         with pytest.raises(PaperboyError, match=r"after its message .* had ended"):
@@ -254,9 +251,7 @@ async def test_sending_to_a_topic_that_does_not_exist_fails_the_message(kit: Kit
         async def on_message(cls, msg, ctx):
             ctx.send("nowhere", b"y")
 
-    from paperboy import TopicNotFound
-
-    with pytest.raises(TopicNotFound, match="'nowhere'.*create it"):
+    with pytest.raises(TopicNotFound, match=r"'nowhere'.*create it"):
         await kit.engine(ToNowhere).start()
     assert await kit.committed(source) == 0
 
@@ -311,7 +306,7 @@ async def test_the_loop_gets_its_turn_though_no_handler_ever_waits(kit: Kit) -> 
         watching = asyncio.create_task(watch())
         await engine.caught_up()
         await watching
-    waits = [later - earlier for earlier, later in zip(turns, turns[1:], strict=False) if later > done[0]]
+    waits = [later - earlier for earlier, later in pairwise(turns) if later > done[0]]
     assert len(done) == 200
     assert max(waits) < 0.05 + 0.1  # 50 ms, and what a shared machine adds
 
