@@ -116,10 +116,10 @@ class TablePartition:
             self.layer_bytes += len(data)
         layer = self.layer
         before = layer.get(encoded, _ABSENT)
-        if type(before) is Encoded:
-            self.layer_bytes -= len(before.data)
         if before is _ABSENT:
             self.layer_bytes += len(encoded) + _ENTRY_BYTES
+        elif type(before) is Encoded:
+            self.layer_bytes -= len(before.data)
         self._undo.append((layer, encoded, before))
         layer[encoded] = entry
 

@@ -95,9 +95,11 @@ class Table:
             TableError: there is no message being handled here, or its task does not hold this table.
         """
         message = message_of_call.get()
-        if message is None or message.unit.message is not message or self.name not in message.unit.tables:
-            raise self._misused(message)
-        return message.unit.tables[self.name].get(key, default)
+        if message is not None:
+            unit = message.unit
+            if unit.message is message and (partition := unit.tables.get(self.name)) is not None:
+                return partition.get(key, default)
+        raise self._misused(message)
 
     def set(self, key: Key, value: Any) -> Done:
         """Put `value` under `key`: done when the call returns, with or without ``await``.
@@ -107,10 +109,12 @@ class Table:
             TableError: as `get`; or the value is larger than the changelog takes.
         """
         message = message_of_call.get()
-        if message is None or message.unit.message is not message or self.name not in message.unit.tables:
-            raise self._misused(message)
-        message.unit.tables[self.name].set(key, value)
-        return DONE
+        if message is not None:
+            unit = message.unit
+            if unit.message is message and (partition := unit.tables.get(self.name)) is not None:
+                partition.set(key, value)
+                return DONE
+        raise self._misused(message)
 
     def delete(self, key: Key) -> Done:
         """Remove `key`, whether it is there or not: done when the call returns, with or without ``await``."""

@@ -147,6 +147,15 @@ def test_a_task_that_moves_by_way_of_a_third_member_evens_loads_out() -> None:
     assert {member_id: len(share) for member_id, share in assigned.items()} == {"m": 2, "n": 2, "o": 1}
 
 
+def test_where_a_task_has_to_move_it_is_one_that_has_only_just_come() -> None:
+    groupings: dict[str, Grouping] = {"m": [["a"], ["b"], ["c"]], "n": [["a"], ["c"]]}
+    held = {"m": partitions("c", 0), "n": partitions("c", 1)}
+    assigned = assign(again(groupings, held), {"a": 2, "b": 2, "c": 2})
+    assert loads(assigned) == [3, 3]
+    assert held["m"][0] in assigned["m"]
+    assert held["n"][0] in assigned["n"]
+
+
 @pytest.mark.parametrize(
     "garbage",
     [
