@@ -15,6 +15,8 @@ FLUSH_BYTES = 256 * 1024
 Send = tuple[str, int | None, bytes | None, bytes | None, Headers, int | None]
 """What a message sends: topic, partition, key, value, headers, timestamp in ms."""
 
+_ATTEMPTS = 6
+_BACKOFF_SEC = 0.1
 _RECORD_OVERHEAD_BYTES = 128
 _LATEST_AHEAD_MS = 3_600_000  # Kafka's message.timestamp.after.max.ms
 
@@ -42,13 +44,22 @@ class Topics:
         """
         unknown = [name for name in names if name not in self._known]
         if unknown:
-            self._known.update(await self._broker.describe_topics(unknown))
+            self._known.update(await self._described(unknown))
         for name in unknown:
             if name not in self._known:
                 raise TopicNotFound(
                     f"Topic {name!r}, to which a record was sent, does not exist on {self._broker.name}:"
                     " create it first."
                 )
+
+    async def _described(self, names: Collection[str]) -> dict[str, TopicDescription]:
+        """A broker that is away for a moment is no fault of the message that wants to know: it is asked again."""
+        for attempt in range(_ATTEMPTS - 1):
+            try:
+                return await self._broker.describe_topics(names)
+            except BrokerError:
+                await asyncio.sleep(_BACKOFF_SEC * 2**attempt)
+        return await self._broker.describe_topics(names)
 
 
 def check_sendable(send: Send, topic: TopicDescription, now_ms: int) -> None:

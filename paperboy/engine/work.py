@@ -70,13 +70,13 @@ class Work:
         roll_back(self.undo, mark[0])
         del self.pending[mark[1] :]
 
-    async def settle(self) -> None:
-        unknown = sorted({send[0] for send in self.pending if self._topics.get(send[0]) is None})
-        if not unknown:
+    async def settle(self, start: int) -> None:
+        unchecked = [send for send in self.pending[start:] if self._topics.get(send[0]) is None]
+        if not unchecked:
             return
-        await self._topics.learn(unknown)
+        await self._topics.learn(sorted({send[0] for send in unchecked}))
         now_ms = self._clock.time_ms()
-        for send in self.pending:
+        for send in unchecked:
             check_sendable(send, self._topics[send[0]], now_ms)
 
     def accept(self) -> None:

@@ -1,17 +1,14 @@
 """A handler's hooks, compiled once when it is registered."""
 
 import asyncio
-import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from paperboy.brokers.protocol import Record
 from paperboy.errors import ConfigurationError, DeserializationError, PaperboyError
 from paperboy.handlers.context import Context, Sender
-from paperboy.handlers.handler import BulkHandler, Handler
-
-Hook = Callable[..., Awaitable[Any]]
-Decode = Callable[[bytes], Any]
+from paperboy.handlers.handler import Handler
+from paperboy.handlers.hooks import find_decoder, find_hook, name_of, topics_of
 
 
 class Unit(Sender, Protocol):
@@ -25,8 +22,8 @@ class Unit(Sender, Protocol):
         """Take back every write and send since `mark`."""
         ...
 
-    async def settle(self) -> None:
-        """Check what the message sends against its topics; what this raises fails the message."""
+    async def settle(self, start: int) -> None:
+        """Check the sends from number `start` on against their topics; what this raises fails the message."""
         ...
 
     def accept(self) -> None:
@@ -70,30 +67,28 @@ class Dispatch:
         *,
         fail_on_exception: bool,
     ) -> None:
-        kind = handler if isinstance(handler, type) else type(handler)
-        if not issubclass(kind, Handler):
+        if not issubclass(handler if isinstance(handler, type) else type(handler), Handler):
             raise ConfigurationError(f"{handler!r} is no handler: subclass paperboy.Handler or paperboy.BulkHandler.")
         self.handler = handler
-        self.name = kind.__name__
-        self.topics = _topics_of(handler, self.name)
+        self.name = name_of(handler)
+        self.topics = topics_of(handler)
         self.group_name = handler.group_name
         self.tables = handler.tables
         if self.group_name is not None and not isinstance(self.group_name, str):
             raise ConfigurationError(f"{self.name}.group_name is {self.group_name!r}: it must be a string.")
         if self.tables is not None and not isinstance(self.tables, list | tuple):
             raise ConfigurationError(f"{self.name}.tables is {self.tables!r}: it must be a list of tables.")
-        hook = _Hooks(handler, kind)
-        self._define_context = hook("define_context")
-        self._did_receive = hook("did_receive_message")
-        self._on_message = hook("on_message")
-        self._on_tombstone = hook("on_tombstone")
-        self._on_finished = hook("on_finished_handling")
-        self._on_error = hook("on_error")
-        self._did_receive_bulk = hook("did_receive_bulk_messages")
-        self._on_bulk = hook("on_bulk")
-        self._on_bulk_error = hook("on_bulk_error")
-        self._decode_key = _decoder(handler, "key")
-        self._decode_value = _decoder(handler, "value")
+        self._define_context = find_hook(handler, "define_context")
+        self._did_receive = find_hook(handler, "did_receive_message")
+        self._on_message = find_hook(handler, "on_message")
+        self._on_tombstone = find_hook(handler, "on_tombstone")
+        self._on_finished = find_hook(handler, "on_finished_handling")
+        self._on_error = find_hook(handler, "on_error")
+        self._did_receive_bulk = find_hook(handler, "did_receive_bulk_messages")
+        self._on_bulk = find_hook(handler, "on_bulk")
+        self._on_bulk_error = find_hook(handler, "on_bulk_error")
+        self._decode_key = find_decoder(handler, "key")
+        self._decode_value = find_decoder(handler, "value")
         self._fail_on_exception = fail_on_exception
         self._bulks_of_one = self._on_bulk is not None and self._on_message is None
 
@@ -136,7 +131,7 @@ class Dispatch:
                     if finished is not None:
                         await finished(message, ctx)
                     if pending:
-                        await unit.settle()
+                        await unit.settle(0)
                 except Exception as error:
                     unit.roll_back((0, 0))
                     await self._failed(error, message, ctx, unit)
@@ -171,32 +166,38 @@ class Dispatch:
         ctx.record = records[0]
         if unit.enter is not None:
             unit.enter(ctx)
-        taken = records
+        taken = finished = records
+        fatal: Exception | None = None
         try:
             if self._define_context is not None:
                 ctx.update(await self._define_context() or ())
             if self._on_bulk is not None:
                 await self._whole(records, ctx)
             else:
-                taken = await self._each(records, ctx, unit)
+                taken, finished = await self._each(records, ctx, unit)
+                if self._on_finished is not None and finished:
+                    await self._on_finished(list(finished), ctx)
             if unit.pending:
-                await unit.settle()
+                await unit.settle(0)
         except _Stop as stop:
-            raise stop.error from stop.error.__cause__
+            fatal = stop.error
         except Exception as error:
             unit.roll_back((0, 0))
-            await self._bulk_failed(error, records, ctx, unit)
+            await self._bulk_failed(error, taken, len(finished), ctx, unit)
+        if fatal is not None:
+            raise fatal
         unit.accept()
         unit.message = None
         return len(taken)
 
     async def _whole(self, records: list[Record], ctx: Context) -> None:
+        """A handler with ``on_bulk``. The lists it is given are its own: what it does to them changes no offset."""
         if self._decode_key or self._decode_value:
             for record in records:
                 self._decode(record)
-        messages = records
+        messages = list(records)
         if self._did_receive_bulk is not None:
-            messages = await self._did_receive_bulk(records, ctx)
+            messages = await self._did_receive_bulk(messages, ctx)
             if not isinstance(messages, list):
                 raise PaperboyError(f"{self.name}.did_receive_bulk_messages returned {messages!r}: return the list.")
         if messages:
@@ -205,16 +206,15 @@ class Dispatch:
         if self._on_finished is not None:
             await self._on_finished(messages, ctx)
 
-    async def _each(self, records: list[Record], ctx: Context, unit: Unit) -> list[Record]:
-        """A handler without ``on_bulk``: each message with a rollback of its own, then one finish for all.
+    async def _each(self, records: list[Record], ctx: Context, unit: Unit) -> tuple[list[Record], list[Record]]:
+        """A handler without ``on_bulk``: each message with a rollback of its own.
 
         Returns:
-            The records taken, those passed over included.
+            The records taken, and the messages of those that were not passed over.
         """
         messages: list[Record] = []
-        taken = records
         decode = self._decode if self._decode_key or self._decode_value else None
-        receive, finished = self._did_receive, self._on_finished
+        receive = self._did_receive
         clock = asyncio.get_running_loop().time
         deadline = clock() + TURN_SEC
         for number, record in enumerate(records, 1):
@@ -228,6 +228,8 @@ class Dispatch:
                     message = self._received(await receive(record, ctx))
                 if hook is not None:
                     await hook(message, ctx)
+                if len(unit.pending) > mark[1]:
+                    await unit.settle(mark[1])
                 messages.append(message)
             except Exception as error:
                 unit.roll_back(mark)
@@ -239,12 +241,9 @@ class Dispatch:
             if clock() >= deadline:
                 await asyncio.sleep(0)
                 if unit.has_to_stop():
-                    taken = records[:number]
-                    break
+                    return records[:number], messages
                 deadline = clock() + TURN_SEC
-        if finished is not None and messages:
-            await finished(messages, ctx)
-        return taken
+        return records, messages
 
     async def _bulks_of_one_record(self, records: list[Record], start: int, unit: Unit) -> int:
         clock = asyncio.get_running_loop().time
@@ -275,23 +274,28 @@ class Dispatch:
             raise _noted(error, record)
         unit.passed_over(error, 1, record)
 
-    async def _bulk_failed(self, error: Exception, records: list[Record], ctx: Context, unit: Unit) -> None:
-        """A bulk has failed and was rolled back."""
-        decide, subject, hook = self._on_bulk_error, records, "on_bulk_error"
-        if self._on_bulk is None and self._on_error is not None:
-            decide, subject, hook = self._on_error, records[-1], "on_error"
-        if decide is not None:
+    async def _bulk_failed(
+        self, error: Exception, records: list[Record], unfinished: int, ctx: Context, unit: Unit
+    ) -> None:
+        """A bulk has failed and was rolled back; `unfinished` of its records were not passed over before."""
+        first, last = records[0], records[-1]
+        if self._on_bulk_error is not None or self._on_error is not None:
+            hook = "on_bulk_error" if self._on_bulk_error is not None else "on_error"
             try:
-                answer = await decide(error, subject, ctx)
+                if self._on_bulk_error is not None:
+                    answer = await self._on_bulk_error(error, list(records), ctx)
+                else:
+                    assert self._on_error is not None
+                    answer = await self._on_error(error, last, ctx)
             except Exception as raised:
                 answer = raised
             if answer is not None:
                 unit.roll_back((0, 0))
-                raise _noted(_an_exception(answer, self.name, hook), records[0], records[-1])
-            await _settled(unit, records[0], records[-1])
+                raise _noted(_an_exception(answer, self.name, hook), first, last)
+            await _settled(unit, first, last)
         elif self._fail_on_exception:
-            raise _noted(error, records[0], records[-1])
-        unit.passed_over(error, len(records), records[0])
+            raise _noted(error, first, last)
+        unit.passed_over(error, unfinished, first)
 
     def _decode(self, record: Record) -> None:
         """Decode in place; tombstones and missing keys stay None."""
@@ -326,80 +330,6 @@ class _Stop(Exception):
         self.error = error
 
 
-class _Hooks:
-    """Finds the hooks that a user has overridden; the others are None and are not called."""
-
-    def __init__(self, handler: Handler | type[Handler], kind: type[Handler]) -> None:
-        self._handler = handler
-        self._kind = kind
-
-    def __call__(self, name: str) -> Hook | None:
-        found = getattr(self._handler, name, None)
-        if found is None or getattr(found, "__func__", found) is getattr(_base_hook(name), "__func__", None):
-            return None
-        where = f"{self._kind.__name__}.{name}"
-        if not inspect.iscoroutinefunction(found):
-            raise ConfigurationError(f"{where} is not a coroutine function: write 'async def {name}'.")
-        if inspect.isfunction(found) and isinstance(self._handler, type):
-            raise ConfigurationError(
-                f"{where} is a method of instances: make it a @classmethod, or register {self._kind.__name__}(…)."
-            )
-        return found  # type: ignore[no-any-return]
-
-
-def _base_hook(name: str) -> Any:
-    return getattr(BulkHandler, name)
-
-
-def _topics_of(handler: Handler | type[Handler], name: str) -> tuple[str, ...]:
-    given: Any = handler.topic
-    topics = tuple(given) if isinstance(given, list | tuple) else (given,)
-    if not topics or not all(topics):
-        raise ConfigurationError(f'{name} has no topic: set topic = "…" (or a list of them) on it.')
-    if not all(isinstance(topic, str) for topic in topics):
-        raise ConfigurationError(f"{name}.topic is {given!r}: it must be a string, or a list of strings.")
-    return topics
-
-
-def _decoder(handler: Handler | type[Handler], part: str) -> Decode | None:
-    """The handler's callable for keys or values, under either of its names."""
-    given = {
-        name: found
-        for name in (f"{part}_serializer", f"{part}_deserializer")
-        if (found := _unbound(handler, name)) is not None
-    }
-    if len(given) > 1:
-        raise ConfigurationError(f"{_name(handler)} sets both {' and '.join(given)}: they are one setting, keep one.")
-    for name, found in given.items():
-        if not callable(found):
-            raise ConfigurationError(f"{_name(handler)}.{name} is {found!r}: it must be a callable that takes bytes.")
-        return found  # type: ignore[no-any-return]
-    return None
-
-
-def _unbound(handler: Handler | type[Handler], name: str) -> Any:
-    """A callable that stands on a class is given the bytes, not the instance: Python would make a method of it."""
-    found = inspect.getattr_static(handler, name)
-    if isinstance(found, staticmethod | classmethod | property) or (
-        inspect.isfunction(found) and not _takes_one(found)
-    ):
-        return getattr(handler, name)
-    return found
-
-
-def _takes_one(function: Callable[..., Any]) -> bool:
-    """Whether it can be called with the bytes alone; a method wants its instance as well."""
-    try:
-        inspect.signature(function).bind(b"")
-    except TypeError:
-        return False
-    return True
-
-
-def _name(handler: Handler | type[Handler]) -> str:
-    return handler.__name__ if isinstance(handler, type) else type(handler).__name__
-
-
 def _an_exception(answer: Any, name: str, hook: str) -> Exception:
     if isinstance(answer, Exception):
         return answer
@@ -410,7 +340,7 @@ async def _settled(unit: Unit, first: Record, last: Record) -> None:
     """What an error hook sends is checked as what a message sends; it has no further hook to go to."""
     if unit.pending:
         try:
-            await unit.settle()
+            await unit.settle(0)
         except PaperboyError as error:
             raise _noted(error, first, last) from error.__cause__
 

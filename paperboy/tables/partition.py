@@ -44,18 +44,15 @@ _ABSENT: Final = _Marker("ABSENT")
 Layer = dict[bytes, object]
 """Key bytes to the value as of now: a value that cannot change, an `Encoded` one, or DELETED."""
 
-Undo = list[tuple[Layer, bytes, object]]
-"""What stood in a layer before each write, oldest first."""
+Undo = list[tuple["TablePartition", bytes, object]]
+"""What stood in a partition's layer before each write, oldest first."""
 
 
 def roll_back(undo: Undo, mark: int = 0) -> None:
     """Take back every write after `mark` (a length of `undo`), the latest first."""
     while len(undo) > mark:
-        layer, key, before = undo.pop()
-        if before is _ABSENT:
-            layer.pop(key, None)
-        else:
-            layer[key] = before
+        partition, key, before = undo.pop()
+        partition.put_back(key, before)
 
 
 class TablePartition:
@@ -120,15 +117,27 @@ class TablePartition:
             self.layer_bytes += len(encoded) + _ENTRY_BYTES
         elif type(before) is Encoded:
             self.layer_bytes -= len(before.data)
-        self._undo.append((layer, encoded, before))
+        self._undo.append((self, encoded, before))
         layer[encoded] = entry
 
     def delete(self, key: Key) -> None:
         encoded = encode_key(key)
-        layer = self.layer
-        self._undo.append((layer, encoded, layer.get(encoded, _ABSENT)))
-        layer[encoded] = DELETED
-        self.layer_bytes += len(encoded) + _ENTRY_BYTES
+        if len(encoded) > self._max_bytes:
+            raise TableError(
+                f"A key of {len(encoded)} bytes does not fit into the changelog of table {self.table!r}, which takes"
+                f" records of {self._max_bytes} bytes."
+            )
+        before = self.layer.get(encoded, _ABSENT)
+        self._undo.append((self, encoded, before))
+        self.put_back(encoded, DELETED)
+
+    def put_back(self, encoded: bytes, before: object) -> None:
+        """For `roll_back`: let this stand in the layer, in place of what stands there now."""
+        self.layer_bytes += _size(encoded, before) - _size(encoded, self.layer.get(encoded, _ABSENT))
+        if before is _ABSENT:
+            del self.layer[encoded]
+        else:
+            self.layer[encoded] = before
 
     def __contains__(self, key: Key) -> bool:
         encoded = encode_key(key)
@@ -160,6 +169,13 @@ class TablePartition:
         if found is _ABSENT and self._frozen is not None:
             found = self._frozen.get(encoded, _ABSENT)
         return found
+
+
+def _size(encoded: bytes, entry: object) -> int:
+    """What an entry counts for in `layer_bytes`."""
+    if entry is _ABSENT:
+        return 0
+    return len(encoded) + _ENTRY_BYTES + (len(entry.data) if isinstance(entry, Encoded) else 0)
 
 
 def changelog_values(layer: Layer) -> dict[bytes, bytes | None]:

@@ -1,6 +1,7 @@
 """A Kafka that goes away and comes back under a running engine."""
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -37,7 +38,10 @@ async def test_an_engine_outlives_its_brokers_death_and_counts_on() -> None:
                 await kit.send(source, [(b"key", b"x")] * 100, partition)
             await until(lambda: len(set(seen)) == 400)
             await engine.caught_up()
-            assert [entry.value for entry in table.snapshot()] == [200, 200]
+            counts = {entry.partition: entry.value for entry in table.snapshot()}
+    # At least once: what was in a checkpoint whose commit the death of the broker prevented is counted again.
+    times_seen = Counter(partition for partition, _ in seen)
+    assert all(200 <= counts[partition] <= times_seen[partition] for partition in range(2)), (counts, times_seen)
 
 
 @pytest.mark.time_limit(120)

@@ -262,7 +262,7 @@ def owners(assigned: Assigned, tasks: Iterable[tuple[frozenset[str], int]]) -> d
     return found
 
 
-@settings(max_examples=600)
+@settings(max_examples=400)
 @given(histories(GROUPINGS))
 def test_every_task_that_somebody_can_take_is_given_whole_to_one_who_can(history: list[dict[str, Grouping]]) -> None:
     held: Assigned = {}
@@ -278,7 +278,7 @@ def test_every_task_that_somebody_can_take_is_given_whole_to_one_who_can(history
         assert len(share) == sum(number < COUNTS[topic] for component, number in found for topic in component)
 
 
-@settings(max_examples=600)
+@settings(max_examples=400)
 @given(histories(EQUAL))
 def test_between_equals_loads_differ_by_one_and_no_task_moves_without_need(history: list[dict[str, Grouping]]) -> None:
     held: Assigned = {}
@@ -316,7 +316,7 @@ def most_that_can_stay(holding: Counter[str], members: Collection[str], tasks: C
 SUBSCRIPTIONS = st.frozensets(st.sampled_from("abcd"), min_size=1)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(
     st.dictionaries(st.sampled_from("mnopq"), SUBSCRIPTIONS.map(lambda topics: [[topic] for topic in sorted(topics)])),
     st.fixed_dictionaries({topic: st.integers(0, 4) for topic in "abcd"}),
@@ -342,7 +342,7 @@ def test_between_unequals_loads_are_as_even_as_they_can_be(
     assert loads(assigned) == sorted(best)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(histories(GROUPINGS))
 def test_when_nothing_has_changed_nothing_moves(history: list[dict[str, Grouping]]) -> None:
     held: Assigned = {}
@@ -352,7 +352,7 @@ def test_when_nothing_has_changed_nothing_moves(history: list[dict[str, Grouping
         assert {name: set(share) for name, share in same.items()} == {name: set(share) for name, share in held.items()}
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(histories(GROUPINGS), st.randoms(use_true_random=False))
 def test_the_order_in_which_members_and_topics_are_named_makes_no_difference(
     history: list[dict[str, Grouping]], random: Random
@@ -389,7 +389,7 @@ def test_it_is_the_same_in_every_process() -> None:
             check=True,
             timeout=60,
         ).stdout
-        for seed in (1, 2, 3)
+        for seed in (1, 2)
     }
     assert len(answers) == 1
 

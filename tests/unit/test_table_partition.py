@@ -239,7 +239,6 @@ def test_a_value_that_was_taken_fits_into_the_changelog(size: int) -> None:
                 assert len(key) + len(data) + RECORD_OVERHEAD_BYTES <= 6_000
 
 
-@pytest.mark.xfail(reason="the broker refuses the tombstone at the checkpoint, five times, and the engine stops")
 def test_a_key_that_the_changelog_does_not_take_cannot_be_deleted_into_it_either() -> None:
     clicks = Clicks(max_record_bytes=10_000)
     with pytest.raises(TableError, match="does not fit"):
@@ -285,7 +284,6 @@ def test_two_tables_of_a_task_are_taken_back_together() -> None:
     assert (clicks.partition.layer, users.layer) == ({}, {})
 
 
-@pytest.mark.xfail(reason="roll_back does not know what a layer has counted")
 def test_what_a_failed_message_wrote_is_not_counted_against_the_overlay() -> None:
     clicks = Clicks()
     clicks.partition.set("large", b"x" * 100_000)
@@ -301,7 +299,6 @@ def test_what_a_failed_message_wrote_is_not_counted_against_the_overlay() -> Non
         assert clicks.partition.layer_bytes == before
 
 
-@pytest.mark.xfail(reason="delete counts its key every time")
 def test_a_layer_is_counted_by_what_it_holds_and_not_by_how_often_it_was_written() -> None:
     clicks = Clicks()
     for number in range(1_000):
