@@ -11,8 +11,6 @@ RECORD_BYTES = 300
 """What a record costs in memory beside its key and value, about."""
 
 _offset = attrgetter("offset")
-_key_size = attrgetter("serialized_key_size")
-_value_size = attrgetter("serialized_value_size")
 
 
 class Source:
@@ -148,5 +146,5 @@ class Source:
 
 
 def _size(records: list[Record]) -> int:
-    size: int = sum(map(_key_size, records)) + sum(map(_value_size, records))
+    size: int = sum([record.serialized_key_size + record.serialized_value_size for record in records])
     return size + RECORD_BYTES * len(records)

@@ -45,7 +45,8 @@ _INT_TAGS: Final = tuple(bytes((_ZERO + length,)) for length in range(-9, 10))
 _LENGTH_BYTES: Final = 4
 
 _STR_HEAD: Final = _FORMAT + _STR
-_BYTES_HEAD: Final = _FORMAT + _BYTES
+BYTES_HEAD: Final = _FORMAT + _BYTES
+"""What stands before a key of bytes."""
 _TUPLE_HEAD: Final = _FORMAT + _TUPLE
 
 _DOUBLE: Final = struct.Struct(">d")
@@ -76,7 +77,7 @@ def encode_key(key: Key) -> bytes:
         if kind is str:
             return _STR_HEAD + key.encode()  # type: ignore[union-attr]
         if kind is bytes:
-            return _BYTES_HEAD + key  # type: ignore[operator]
+            return BYTES_HEAD + key  # type: ignore[operator]
         if kind is tuple:
             return _TUPLE_HEAD + _elements(key, 1)  # type: ignore[arg-type]
         return _FORMAT + _ENCODERS[kind](key)
@@ -119,7 +120,7 @@ def decode_key(data: bytes) -> Key:
         head = data[:2]
         if head == _STR_HEAD:
             return data[2:].decode()
-        if head == _BYTES_HEAD:
+        if head == BYTES_HEAD:
             return data[2:]
         if data[:1] != _FORMAT:
             raise _unknown_format(data)
