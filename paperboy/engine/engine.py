@@ -303,7 +303,7 @@ class Engine:
                 self._membership, self._progress = membership, progress
                 for table in self._tables.values():
                     table.attach(lambda name=table.name: membership.partitions_of(name))  # type: ignore[misc]
-                fetching = group.create_task(self._guarded(membership.fetch_for_ever()), name="fetch")
+                run_beside(membership.fetch_for_ever(), "fetch")
                 run_beside(progress.take_steps(), "steps")
                 run_beside(_every(_ENDS_SEC, membership.ask_for_ends), "ends")
                 if ends is not None:
@@ -311,8 +311,6 @@ class Engine:
                 self._running.set()
                 await self._stop.wait()
                 _log.info("stopping", group_id=options.group_id)
-                await membership.stop()
-                await fetching  # a fetch is not to be cancelled
             except Exception as error:
                 self._fail(error)  # raised as it is when the group of tasks has ended
             finally:

@@ -14,6 +14,8 @@ _log = get_logger("paperboy.progress")
 
 _TICK_SEC = 0.25
 """How often the group's commits are asked for while other workers, not this one, are making progress."""
+_PAUSE_SEC = 0.005
+"""The least time between two questions to the broker."""
 
 
 class Progress:
@@ -43,7 +45,7 @@ class Progress:
         self._ended = False
 
     def moved(self) -> None:
-        """A task of this worker has become ready, or has committed."""
+        """A task of this worker has become ready, has committed, or has come to rest."""
         self._moved.set()
 
     def end(self) -> None:
@@ -107,6 +109,7 @@ class Progress:
 
     async def _until_moved(self) -> None:
         """A moment, or until a task of this worker has made progress."""
+        await asyncio.sleep(_PAUSE_SEC)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_TICK_SEC):
                 await self._moved.wait()

@@ -47,7 +47,7 @@ class Wiring:
     in_step: Callable[[], bool]
     """Whether the engine is in a step."""
     moved: Callable[[], None]
-    """Told when a task has become ready, and when it has committed."""
+    """Told when a task has become ready, when it has committed, and when it rests with work to commit."""
     room: Callable[[], None]
     """Told when a task has handled something."""
     counters: Counters = field(default_factory=Counters)
@@ -268,6 +268,7 @@ class Task:
         deadlines = [self.sources.bulk_deadline()]
         if self._checkpoint is None and self._dirty:
             deadlines.append(self._checkpoint_at)
+            self._wiring.moved()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(min((at for at in deadlines if at is not None), default=None)):
                 await self._wake.wait()
