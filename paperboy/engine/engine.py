@@ -31,6 +31,7 @@ from paperboy.engine.task import Task, Wiring
 from paperboy.errors import ConfigurationError, PaperboyError
 from paperboy.handlers.handler import Handler
 from paperboy.log import get_logger
+from paperboy.serializers.outgoing import Serialize, to_bytes
 from paperboy.tables.table import Table
 
 _log = get_logger("paperboy.engine")
@@ -172,12 +173,14 @@ class Engine:
     async def send(
         self,
         topic: str,
-        value: bytes | None,
+        value: Any,
         *,
-        key: bytes | None = None,
+        key: Any = None,
         headers: Headers = (),
         partition: int | None = None,
         timestamp_ms: int | None = None,
+        serializer: Serialize | None = None,
+        key_serializer: Serialize | None = None,
     ) -> tuple[int, int]:
         """Send a record from outside a handler, while the engine runs. The arguments are those of `Context.send`.
 
@@ -193,6 +196,10 @@ class Engine:
             raise PaperboyError(
                 f"engine.send to {topic!r}: the engine is not running; start it, or use 'async with engine:'."
             )
+        if serializer is not None:
+            value = to_bytes(serializer, value, part="value", topic=topic)
+        if key_serializer is not None:
+            key = to_bytes(key_serializer, key, part="key", topic=topic)
         check_bytes(topic, key, value, headers)
         if broker.new_topic_partitions is not None:
             await broker.create_topics([TopicSpec(topic, broker.new_topic_partitions)])

@@ -97,10 +97,11 @@ def check_bytes(topic: str, key: object, value: object, headers: object) -> None
     Raises:
         SerializationError: the key, the value or a header is something else.
     """
-    for part, data in (("key", key), ("value", value)):
+    for part, data, remedy in (("key", key, "key_serializer"), ("value", value, "serializer")):
         if data is not None and type(data) is not bytes:
             raise SerializationError(
-                f"The {part} sent to topic {topic!r} is {type(data).__name__}, not bytes or None: encode it first."
+                f"The {part} sent to topic {topic!r} is {type(data).__name__}, not bytes or None: encode it, or give"
+                f" {remedy}=…"
             )
     try:
         wrong = [pair for pair in headers if not _is_header(pair)]  # type: ignore[attr-defined]

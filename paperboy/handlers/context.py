@@ -5,6 +5,7 @@ from typing import Any, Protocol
 from paperboy.brokers.protocol import Headers, Record
 from paperboy.done import DONE, Done
 from paperboy.errors import PaperboyError
+from paperboy.serializers.outgoing import Serialize, to_bytes
 
 
 class Sender(Protocol):
@@ -56,12 +57,14 @@ class Context(dict[str, Any]):
     def send(
         self,
         topic: str,
-        value: bytes | None,
+        value: Any,
         *,
-        key: bytes | None = None,
+        key: Any = None,
         headers: Headers = (),
         partition: int | None = None,
         timestamp_ms: int | None = None,
+        serializer: Serialize | None = None,
+        key_serializer: Serialize | None = None,
     ) -> Done:
         """Send a record when this message has finished; if it fails, nothing is sent.
 
@@ -70,14 +73,17 @@ class Context(dict[str, Any]):
 
         Args:
             topic: an existing topic.
-            value: bytes, or None for a tombstone.
-            key: bytes or None; without `partition` it chooses the partition as Java's default partitioner does.
+            value: bytes, or None for a tombstone; anything else needs `serializer`.
+            key: bytes or None, or anything with `key_serializer`. Without `partition` it chooses the partition, as
+                Java's default partitioner does.
             headers: pairs of name and bytes.
             partition: which partition, instead of the key's.
             timestamp_ms: milliseconds since 1970; now, if not given.
+            serializer: makes bytes of the value, as in ``serializer=lambda value: json.dumps(value).encode()``.
+            key_serializer: makes bytes of the key.
 
         Raises:
-            SerializationError: the key, the value or a header is not bytes.
+            SerializationError: the key, the value or a header is not bytes, and no serializer makes it so.
             PaperboyError: the message this context belongs to has ended.
         """
         if self.unit.message is not self:
@@ -85,5 +91,9 @@ class Context(dict[str, Any]):
                 f"ctx.send to {topic!r} came after its message ({self.topic}[{self.partition}] offset {self.offset})"
                 " had ended: await what a hook starts before the hook returns, or use engine.send."
             )
+        if serializer is not None:
+            value = to_bytes(serializer, value, part="value", topic=topic)
+        if key_serializer is not None:
+            key = to_bytes(key_serializer, key, part="key", topic=topic)
         self.unit.send(topic, value, key, headers, partition, timestamp_ms)
         return DONE

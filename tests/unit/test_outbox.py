@@ -76,11 +76,21 @@ def send(value: bytes | None = b"x", key: bytes | None = None, *, topic: str = "
 @pytest.mark.parametrize(
     ("key", "value", "headers", "message"),
     [
-        ("k", b"", (), "The key sent to topic 'out' is str, not bytes or None: encode it first."),
-        (1, b"", (), "The key sent to topic 'out' is int, not bytes or None: encode it first."),
-        (None, "v", (), "The value sent to topic 'out' is str, not bytes or None: encode it first."),
-        (None, bytearray(b"v"), (), "The value sent to topic 'out' is bytearray, not bytes or None: encode it first."),
-        (None, {"a": 1}, (), "The value sent to topic 'out' is dict, not bytes or None: encode it first."),
+        ("k", b"", (), "The key sent to topic 'out' is str, not bytes or None: encode it, or give key_serializer=…"),
+        (1, b"", (), "The key sent to topic 'out' is int, not bytes or None: encode it, or give key_serializer=…"),
+        (None, "v", (), "The value sent to topic 'out' is str, not bytes or None: encode it, or give serializer=…"),
+        (
+            None,
+            bytearray(b"v"),
+            (),
+            "The value sent to topic 'out' is bytearray, not bytes or None: encode it, or give serializer=…",
+        ),
+        (
+            None,
+            {"a": 1},
+            (),
+            "The value sent to topic 'out' is dict, not bytes or None: encode it, or give serializer=…",
+        ),
         (None, b"", [("a", "b")], "A header sent to topic 'out' is ('a', 'b'), not a pair of str and bytes."),
         (None, b"", [(b"a", b"b")], "A header sent to topic 'out' is (b'a', b'b'), not a pair of str and bytes."),
         (None, b"", [("a", b"b"), ("c", None)], "A header sent to topic 'out' is ('c', None), not a pair of"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from paperboy import BulkHandler, DeserializationError, Handler, PaperboyError, TopicNotFound
+from paperboy import BulkHandler, DeserializationError, Handler, PaperboyError, SerializationError, TopicNotFound
 from tests.contract.engine.kit import Kit, until
 
 
@@ -219,6 +219,44 @@ async def test_what_a_failed_message_sent_is_not_sent(kit: Kit) -> None:
     records = await kit.read(target)
     assert [record.value for record in records] == [b"good", b"failed: bad", b"good too"]
     assert [tuple(record.headers) for record in records] == [(("h", b"1"), ("h", b"2")), (), (("h", b"1"), ("h", b"2"))]
+
+
+async def test_what_is_sent_is_bytes_or_needs_a_serializer(kit: Kit) -> None:
+    source, target = await kit.topic("objects"), await kit.topic("objects-target")
+    await kit.send_values(source, b"x")
+    refused: list[str] = []
+
+    class Objects(Handler):
+        topic = source
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            ctx.send(
+                target, {"n": 1}, key="k", serializer=lambda value: repr(value).encode(), key_serializer=str.encode
+            )
+            ctx.send(target, None, key=b"k", serializer=str.encode)
+            for arguments in (
+                {"value": "text"},
+                {"value": 1, "serializer": str.encode},
+                {"value": 1, "serializer": str},
+            ):
+                with pytest.raises(SerializationError) as caught:
+                    ctx.send(target, **arguments)
+                refused.append(str(caught.value))
+
+    async with kit.engine(Objects) as engine:
+        await engine.caught_up()
+        await engine.send(target, 7, key="k", serializer=lambda value: b"%d" % value, key_serializer=str.encode)
+    assert [(record.key, record.value) for record in await kit.read(target)] == [
+        (b"k", b"{'n': 1}"),
+        (b"k", None),
+        (b"k", b"7"),
+    ]
+    assert [sentence.removeprefix(f"The value sent to topic {target!r} ")[:36] for sentence in refused[:2]] == [
+        "is str, not bytes or None: encode it",
+        'could not be serialized: TypeError("',
+    ]
+    assert refused[2] == f"The serializer of the value sent to topic {target!r} made str of it, not bytes."
 
 
 async def test_a_send_after_the_message_has_ended_raises(kit: Kit) -> None:
