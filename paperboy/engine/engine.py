@@ -17,10 +17,10 @@ from paperboy.brokers.protocol import (
     TopicSpec,
 )
 from paperboy.engine.assignment import TaskAssignor
-from paperboy.engine.membership import Membership
+from paperboy.engine.membership import LAST_CHECKPOINT_SEC, Membership
 from paperboy.engine.modes import Mode
 from paperboy.engine.options import Options
-from paperboy.engine.outbox import Topics, check_bytes, check_sendable
+from paperboy.engine.outbox import Topics, check_bytes, check_sendable, checked_headers
 from paperboy.engine.preparation import Prepared, prepare
 from paperboy.engine.progress import Progress
 from paperboy.engine.registration import dispatches_of, topics_of_steps
@@ -40,8 +40,8 @@ T = TypeVar("T")
 
 _ENDS_SEC = 1.0
 """How often end offsets are looked at that fetches do not bring."""
-_REBALANCE_MARGIN_SEC = 15.0
-"""What a rebalance may take beyond ``drain_timeout_sec``: the last checkpoint of what was cancelled."""
+_REBALANCE_MARGIN_SEC = 2 * LAST_CHECKPOINT_SEC + 5.0
+"""What a rebalance may take beyond ``drain_timeout_sec``: the last checkpoints, and giving them up."""
 _CLOSE_TIMEOUT_SEC = 10.0
 
 
@@ -200,7 +200,8 @@ class Engine:
             value = to_bytes(serializer, value, part="value", topic=topic)
         if key_serializer is not None:
             key = to_bytes(key_serializer, key, part="key", topic=topic)
-        check_bytes(topic, key, value, headers)
+        headers = checked_headers(topic, headers)
+        check_bytes(topic, key, value)
         if broker.new_topic_partitions is not None:
             await broker.create_topics([TopicSpec(topic, broker.new_topic_partitions)])
         await topics.learn([topic])
@@ -209,7 +210,7 @@ class Engine:
         check_sendable((topic, partition, key, value, headers, timestamp_ms), topics[topic], now_ms)
         if partition is None:
             partition = now_ms % partitions if key is None else partition_for_key(key, partitions)
-        record = (key, value, tuple(headers), now_ms if timestamp_ms is None else timestamp_ms)
+        record = (key, value, headers, now_ms if timestamp_ms is None else timestamp_ms)
         (ack,) = await producer.send(TopicPartition(topic, partition), [record])
         return partition, (await ack).base_offset
 
@@ -299,17 +300,19 @@ class Engine:
                 broker, options.group_id, prepared.inputs, membership, self._steps, lambda: self._failure
             )
             beside: list[asyncio.Task[None]] = []
+            attached: list[Table] = []
 
             def run_beside(work: Coroutine[Any, Any, None], name: str) -> None:
                 beside.append(group.create_task(self._guarded(work), name=name))
 
             try:
+                for table in self._tables.values():
+                    table.attach(lambda name=table.name: membership.partitions_of(name))  # type: ignore[misc]
+                    attached.append(table)
                 ends = await progress.input_ends() if options.stop_at_end else None
                 await consumer.start(membership)
                 _log.info("started", group_id=options.group_id, broker=broker.name, topics=sorted(self._dispatches))
                 self._membership, self._progress = membership, progress
-                for table in self._tables.values():
-                    table.attach(lambda name=table.name: membership.partitions_of(name))  # type: ignore[misc]
                 run_beside(membership.fetch_for_ever(), "fetch")
                 run_beside(progress.take_steps(), "steps")
                 run_beside(_every(_ENDS_SEC, membership.ask_for_ends), "ends")
@@ -326,7 +329,7 @@ class Engine:
                 progress.end()
                 for task in beside:
                     task.cancel()
-                for table in self._tables.values():
+                for table in attached:
                     table.attach(None)
                 self._membership = self._progress = None
                 await self._close(consumer.stop(), "consumer")

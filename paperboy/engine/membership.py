@@ -10,7 +10,7 @@ from paperboy.engine.restore import restore
 from paperboy.engine.steps import Steps
 from paperboy.engine.task import HeldTable, Task, Wiring
 from paperboy.engine.topology import TaskId, TopicGroup
-from paperboy.errors import BrokerError, ConfigurationError, OffsetOutOfRange
+from paperboy.errors import BrokerError, ConfigurationError, OffsetOutOfRange, PaperboyError
 from paperboy.handlers.dispatch import Dispatch
 from paperboy.log import get_logger
 from paperboy.tables.partition import TablePartition, Undo
@@ -24,8 +24,12 @@ _FETCH_TIMEOUT_SEC = 0.1
 _STALE_SEC = 5.0
 """An end offset that was heard longer ago is asked for again."""
 _RESTORES_AT_ONCE = 4
-_LAST_CHECKPOINT_SEC = 10.0
-"""How long a task that was cancelled may take to checkpoint what had finished."""
+LAST_CHECKPOINT_SEC = 10.0
+"""How long a task may take, beyond ``drain_timeout_sec``, to checkpoint what has finished; and then to give that up."""
+_TURNS_SEC = 0.04
+"""How long all tasks together may keep the event loop from everything else."""
+_TURN_SEC = 0.02
+"""How long one task may."""
 
 
 class Membership:
@@ -78,6 +82,12 @@ class Membership:
         await self.drain()
 
     def on_assigned(self, assignment: Assignment) -> None:
+        try:
+            self._take(assignment)
+        except Exception as error:
+            self._fail(error)  # whoever calls a listener may swallow what it raises
+
+    def _take(self, assignment: Assignment) -> None:
         _log.info("assigned", generation=assignment.generation, partitions=len(assignment.partitions))
         self._assignor.held = list(assignment.partitions)
         if self._stopping:
@@ -127,12 +137,17 @@ class Membership:
         """
         for task in self.tasks.values():
             task.stop_taking()
-        running = await self._still_running(self._options.drain_timeout_sec)
-        for given_up in ("handler cancelled", "checkpoint given up"):
-            for task_id in running:
-                _log.warning(given_up, task=str(task_id))
+        for task_id in await self._still_running(self._options.drain_timeout_sec):
+            if self.tasks[task_id].is_handling:
+                _log.warning("handler cancelled", task=str(task_id))
                 self._runners[task_id].cancel()
-            running = await self._still_running(_LAST_CHECKPOINT_SEC)
+        for task_id in await self._still_running(LAST_CHECKPOINT_SEC):
+            _log.warning("checkpoint given up", task=str(task_id))
+            self._runners[task_id].cancel()
+        for task_id in await self._still_running(LAST_CHECKPOINT_SEC):
+            self._fail(
+                PaperboyError(f"A hook of task {task_id} ignores its cancellation: it can neither end nor go on.")
+            )
         self._runners.clear()
         self.tasks.clear()
 
@@ -173,7 +188,7 @@ class Membership:
             try:
                 chunks = await consumer.fetch(wanted, _FETCH_TIMEOUT_SEC)
             except OffsetOutOfRange as error:
-                await self._begin_again(error)
+                self._begin_again(error)
                 continue
             self._feed(wanted, chunks)
 
@@ -211,8 +226,18 @@ class Membership:
                 TopicPartition(changelog.topic, partition),
             )
         dispatches = {topic: self._dispatches[topic] for topic in group.topics}
-        room_bytes = self._options.max_buffer_bytes // len(assignment.partitions)
-        return Task(task_id, dispatches, tables, undo, assignment.generation, room_bytes, self._wiring, self._open)
+        shares = len(assignment.partitions)
+        return Task(
+            task_id,
+            dispatches,
+            tables,
+            undo,
+            assignment.generation,
+            room_bytes=self._options.max_buffer_bytes // shares,
+            turn_sec=min(_TURN_SEC, _TURNS_SEC / shares),
+            wiring=self._wiring,
+            reopen=self._open,
+        )
 
     async def _run(self, task: Task) -> None:
         try:
@@ -268,18 +293,12 @@ class Membership:
         _log.error("records lost", partition=str(partition), at_offset=offset, continuing_at=begin, lost=lost)
         return begin
 
-    async def _begin_again(self, error: OffsetOutOfRange) -> None:
+    def _begin_again(self, error: OffsetOutOfRange) -> None:
         """A position has fallen out of the log while it was being read."""
         partition = TopicPartition(error.topic, error.partition)
-        task = next((task for task in self.tasks.values() if partition in task.sources), None)
-        if task is None:
-            return
-        begin = (await self._broker.beginning_offsets([partition]))[partition]
-        end = (await self._broker.end_offsets([partition]))[partition]
-        start = self._out_of_range(partition, error.offset, begin, end)
-        if start < task.sources[partition].fetched:
-            task.sources[partition].start_at(start)  # the topic was made anew
-        self._wiring.consumer.seek({partition: start}, task.generation)
+        for task in self.tasks.values():
+            if partition in task.sources:
+                task.go_back(error)
 
     def _feed(self, wanted: Sequence[TopicPartition], chunks: Mapping[TopicPartition, list[Record]]) -> None:
         """Hand what was fetched to the tasks that have these partitions now.

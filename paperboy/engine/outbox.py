@@ -91,11 +91,11 @@ def check_sendable(send: Send, topic: TopicDescription, now_ms: int) -> None:
             )
 
 
-def check_bytes(topic: str, key: object, value: object, headers: object) -> None:
+def check_bytes(topic: str, key: object, value: object) -> None:
     """Only bytes go out.
 
     Raises:
-        SerializationError: the key, the value or a header is something else.
+        SerializationError: the key or the value is something else.
     """
     for part, data, remedy in (("key", key, "key_serializer"), ("value", value, "serializer")):
         if data is not None and type(data) is not bytes:
@@ -103,12 +103,25 @@ def check_bytes(topic: str, key: object, value: object, headers: object) -> None
                 f"The {part} sent to topic {topic!r} is {type(data).__name__}, not bytes or None: encode it, or give"
                 f" {remedy}=…"
             )
+
+
+def checked_headers(topic: str, headers: Headers) -> Headers:
+    """The headers as they go out; they may come from an iterator.
+
+    Raises:
+        SerializationError: one is not a pair of str and bytes.
+    """
+    if headers == ():
+        return headers
+    pairs: tuple[Any, ...]
     try:
-        wrong = [pair for pair in headers if not _is_header(pair)]  # type: ignore[attr-defined]
+        pairs = tuple(headers)
     except TypeError:
-        wrong = [headers]
-    if wrong:
-        raise SerializationError(f"A header sent to topic {topic!r} is {wrong[0]!r}, not a pair of str and bytes.")
+        pairs = (headers,)
+    for pair in pairs:
+        if not _is_header(pair):
+            raise SerializationError(f"A header sent to topic {topic!r} is {pair!r}, not a pair of str and bytes.")
+    return pairs
 
 
 def _is_header(pair: Any) -> bool:

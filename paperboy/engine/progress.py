@@ -54,13 +54,14 @@ class Progress:
         self._moved.set()
 
     async def input_ends(self) -> dict[TopicPartition, int]:
-        return await self._broker.end_offsets(self._inputs)
+        """The end offsets of every input partition, asked for until the broker answers."""
+        return await self._ends(self._inputs)
 
     async def take_steps(self) -> None:
         """Open one step after another; each ends when the whole group has committed up to its end."""
         while (current := self._steps.current) is not None:
             topics = self._steps.topics
-            ends = await self._broker.end_offsets([source for source in self._inputs if source.topic in topics])
+            ends = await self._ends([source for source in self._inputs if source.topic in topics])
             _log.info("step begins", step=current, topics=sorted(topics))
             self._steps.begin(ends)
             self._membership.apply_limits()
@@ -96,6 +97,14 @@ class Progress:
                     return
             except BrokerError as error:
                 _log.warning("committed offsets unknown", error=str(error))
+            await self._until_moved()
+
+    async def _ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        while True:
+            try:
+                return await self._broker.end_offsets(partitions)
+            except BrokerError as error:
+                _log.warning("end offsets unknown", error=str(error))
             await self._until_moved()
 
     def _hurry_checkpoints(self, ends: Mapping[TopicPartition, int]) -> None:

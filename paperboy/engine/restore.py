@@ -62,8 +62,8 @@ async def _read(
     if not missing:
         return
     reader = broker.reader()
-    await reader.start(missing)
     try:
+        await reader.start(missing)
         unfinished = list(missing)
         while unfinished:
             chunks = await reader.fetch(unfinished, _FETCH_TIMEOUT_SEC)

@@ -17,14 +17,14 @@ from paperboy.engine.status import Counters
 from paperboy.engine.topology import TaskId
 from paperboy.engine.work import Work
 from paperboy.errors import BrokerError, CheckpointError, NotOwner, OffsetOutOfRange
-from paperboy.handlers.dispatch import TURN_SEC, Dispatch
+from paperboy.handlers.dispatch import Dispatch
 from paperboy.log import get_logger
 from paperboy.tables.partition import TablePartition, Undo
 
 _log = get_logger("paperboy.task")
 
 _BACKOFF_SEC = 0.1
-"""How long a task waits after a failed checkpoint; twice as long after each further one in a row."""
+"""How long a task waits after a failure; twice as long after each further one in a row."""
 
 
 @dataclass(slots=True)
@@ -64,6 +64,7 @@ class Task:
         undo: the list in which the tables note their writes.
         generation: the assignment that gave this worker the task.
         room_bytes: how much each input partition may have waiting.
+        turn_sec: how long records are handled before the loop, and the other tasks, get their turn.
         reopen: brings tables and positions to what is durable: restores the stores, and fetches from what is committed.
     """
 
@@ -75,6 +76,7 @@ class Task:
         undo: Undo,
         generation: int,
         room_bytes: int,
+        turn_sec: float,
         wiring: Wiring,
         reopen: Callable[["Task"], Awaitable[None]],
     ) -> None:
@@ -105,16 +107,21 @@ class Task:
             wiring.clock,
             wiring.counters,
             has_to_stop=lambda: self._draining or self._checkpoint_due(),
+            turn_sec=turn_sec,
         )
         self._reopen = reopen
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._draining = False
+        self._opening: asyncio.Task[None] | None = None
+        self._flushing: asyncio.Task[None] | None = None
         self._checkpoint: asyncio.Task[None] | None = None
         self._checkpoint_wanted = False
         self._checkpoint_at = 0.0
-        self._failed_checkpoints = 0
+        self._failures = 0
         self._failed_commits = 0
+        self._going_back: BrokerError | None = None
+        self._gave_up_message = False
 
     # What others ask and tell.
 
@@ -136,15 +143,28 @@ class Task:
         """Finish the message in hand, checkpoint, and end `run`."""
         self._draining = True
         self._work.turn_ends = 0.0
+        if self._opening is not None:
+            self._opening.cancel()
         self._wake.set()
+
+    def go_back(self, error: BrokerError) -> None:
+        """Drop what is not durable, and begin again from what is: what was fetched is not what the log holds."""
+        self.ready = False
+        self._going_back = error
+        self._wake.set()
+
+    @property
+    def is_handling(self) -> bool:
+        """Whether a message (or bulk) is in a handler's hands."""
+        return self._work.message is not None
 
     # The one coroutine.
 
     async def run(self) -> None:
         """Until `stop_taking`, or until another worker owns the task.
 
-        Cancelled once, it gives up the message in hand and checkpoints what has finished; cancelled again, it gives up
-        that too.
+        Cancelled while a message is in hand, it gives that up and checkpoints what has finished. Cancelled otherwise,
+        or again, it gives up the checkpoint too.
 
         Raises:
             Exception: what a handler raised; what had finished before it is checkpointed.
@@ -158,38 +178,73 @@ class Task:
                 except NotOwner as error:
                     _log.warning("task lost", task=self.name, reason=str(error))
                     return
-                except _CheckpointFailed as failure:
+                except _BackToDurable as failure:
                     self._give_up_after_too_many(failure)
                 self.ready = False
                 await self._discard()
-                if not self._draining:
-                    await asyncio.sleep(_BACKOFF_SEC * 2 ** (self._failed_checkpoints - 1))
+                if self._draining:
+                    return
+                await self._back_off(_BACKOFF_SEC * 2 ** (self._failures - 1))
         finally:
             self.ready = False
             await self._discard()
 
     async def _open_and_handle(self) -> None:
-        try:
-            await self._reopen(self)
-        except (NotOwner, OffsetOutOfRange):
-            raise
-        except BrokerError as error:
-            raise _CheckpointFailed(error) from error
-        self.ready = True
+        if not await self._open():
+            return
         self._wiring.moved()
         self._checkpoint_at = self._loop.time() + self._options.commit_interval_sec
         try:
             while not self._draining:
                 await self._handle_next()
-        except (NotOwner, _CheckpointFailed):
+        except (NotOwner, _BackToDurable):
+            raise
+        except asyncio.CancelledError:
+            if self._gave_up_message:  # else it is a flush or a checkpoint that takes too long
+                await self._checkpoint_the_rest()
             raise
         except BaseException:
             await self._checkpoint_the_rest()
             raise
         await self._checkpoint_the_rest()
 
+    async def _back_off(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while not self._draining:
+                    self._wake.clear()
+                    await self._wake.wait()
+
+    async def _open(self) -> bool:
+        """Bring tables and positions to what is durable; given up, with False, when the task is to stop."""
+        self._going_back = None
+        opening = self._opening = self._loop.create_task(self._become_ready(), name=f"open {self.name}")
+        try:
+            await asyncio.wait([opening])
+        finally:
+            self._opening = None
+            if not opening.done():
+                opening.cancel()
+                await asyncio.wait([opening])
+        if opening.cancelled():
+            return False
+        try:
+            opening.result()
+        except (NotOwner, OffsetOutOfRange):
+            raise
+        except BrokerError as error:
+            raise _BackToDurable(error) from error
+        return True
+
+    async def _become_ready(self) -> None:
+        await self._reopen(self)
+        # In the same step as the seek in it: what a fetch brings to a task that is not ready is dropped.
+        self.ready = True
+
     async def _handle_next(self) -> None:
         self._wake.clear()
+        if self._going_back is not None:
+            raise _BackToDurable(self._going_back)
         for source in self.sources:
             source.skip_gaps()
         await self._tend_checkpoint()
@@ -222,13 +277,13 @@ class Task:
         counters = self._wiring.counters
         done = 0
         while done < len(records):
-            work.turn_ends = self._loop.time() + TURN_SEC
+            work.turn_ends = self._loop.time() + self._work.turn_sec
             begun = work.unfinished = done
             try:
                 done = await source.dispatch.one_by_one(records, done, work)
             except BaseException:
                 done = work.unfinished  # stopped inside a message: everything before it has finished
-                work.abandon()
+                self._give_up_message()
                 raise
             finally:
                 counters.handled += done - begun
@@ -246,7 +301,7 @@ class Task:
         try:
             taken = await source.dispatch.in_bulk(records, self._work)
         except BaseException:
-            self._work.abandon()
+            self._give_up_message()
             raise
         source.position = records[taken - 1].offset + 1
         self._wiring.counters.handled += taken
@@ -254,6 +309,10 @@ class Task:
             source.give_back(records[taken:])
         self._wiring.room()
         await self._turn()
+
+    def _give_up_message(self) -> None:
+        self._work.abandon()
+        self._gave_up_message = True
 
     async def _turn(self) -> None:
         """Let the loop, and the other tasks, have their turn."""
@@ -274,10 +333,16 @@ class Task:
                 await self._wake.wait()
 
     async def _flush(self) -> None:
-        try:
-            await self._outbox.flush()
-        except BrokerError as error:
-            raise _CheckpointFailed(error) from error
+        """Hand all sends to the producer. A cancelled task leaves a flush alone: half a flush would lose the rest."""
+        while self._flushing is not None or self._outbox.bytes:
+            if self._flushing is None:
+                self._flushing = self._loop.create_task(self._outbox.flush(), name=f"flush {self.name}")
+            await asyncio.wait([self._flushing])
+            flushed, self._flushing = self._flushing, None
+            try:
+                flushed.result()
+            except BrokerError as error:
+                raise _BackToDurable(error) from error
 
     # Checkpoints.
 
@@ -341,13 +406,13 @@ class Task:
         except NotOwner:
             raise
         except BrokerError as error:
-            raise _CheckpointFailed(error) from error
+            raise _BackToDurable(error) from error
         if checkpoint.commit_error is None:
             self.sources.commit(checkpoint.positions)
             self._failed_commits = 0
         else:
             self._tolerate(checkpoint.commit_error)
-        self._failed_checkpoints = 0
+        self._failures = 0
         self._wiring.counters.checkpoints += 1
         _log.debug(
             "checkpoint",
@@ -374,24 +439,25 @@ class Task:
                 f" the last time: {error}"
             ) from error
 
-    def _give_up_after_too_many(self, failure: "_CheckpointFailed") -> None:
+    def _give_up_after_too_many(self, failure: "_BackToDurable") -> None:
         self._wiring.counters.checkpoint_failures += 1
-        self._failed_checkpoints += 1
-        if self._failed_checkpoints >= self._options.checkpoint_attempts:
+        self._failures += 1
+        if self._failures >= self._options.checkpoint_attempts:
             raise CheckpointError(
-                f"The checkpoint of task {self.name} failed {self._failed_checkpoints} times in a row"
-                f" (checkpoint_attempts); the last time: {failure.error}"
+                f"Task {self.name} failed {self._failures} times in a row (checkpoint_attempts) to make its work"
+                f" durable, or to go back to what is; the last time: {failure.error}"
             ) from failure.error
-        _log.warning("checkpoint failed", task=self.name, attempt=self._failed_checkpoints, error=str(failure.error))
+        _log.warning("back to what is durable", task=self.name, attempt=self._failures, error=str(failure.error))
 
     async def _discard(self) -> None:
         """Drop everything that is not durable: writes, sends, records fetched ahead."""
-        checkpoint, self._checkpoint = self._checkpoint, None
-        if checkpoint is not None:
-            checkpoint.cancel()
-            await asyncio.wait([checkpoint])
-            if not checkpoint.cancelled():
-                checkpoint.exception()
+        for under_way in (self._flushing, self._checkpoint):
+            if under_way is not None:
+                under_way.cancel()
+                await asyncio.wait([under_way])
+                if not under_way.cancelled():
+                    under_way.exception()
+        self._flushing = self._checkpoint = None
         self._work.abandon()
         for held in self.tables.values():
             held.partition.discard()
@@ -400,8 +466,8 @@ class Task:
             source.start_at(source.committed)
 
 
-class _CheckpointFailed(Exception):
-    """A checkpoint (or a flush before one) failed: the task must go back to what is durable."""
+class _BackToDurable(Exception):
+    """A flush, a checkpoint or a restore failed: the task must go back to what is durable."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))

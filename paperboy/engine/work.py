@@ -1,12 +1,12 @@
 """What the message in hand has written and sent, until it has finished or failed."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from paperboy.brokers.protocol import Headers, Record
 from paperboy.clock import Clock
-from paperboy.engine.outbox import Outbox, Send, Topics, check_bytes, check_sendable
+from paperboy.engine.outbox import Outbox, Send, Topics, check_bytes, check_sendable, checked_headers
 from paperboy.engine.status import Counters
-from paperboy.handlers.context import Context
 from paperboy.log import get_logger
 from paperboy.tables.partition import TablePartition, Undo, roll_back
 from paperboy.tables.unit import message_of_call
@@ -32,16 +32,18 @@ class Work:
         clock: Clock,
         counters: Counters,
         has_to_stop: Callable[[], bool],
+        turn_sec: float,
     ) -> None:
         self.name = name
         self.tables = dict(tables)
         self.undo = undo
         self.pending: list[Send] = []
         self.message: object | None = None
-        self.enter: Callable[[Context], object] | None = message_of_call.set if tables else None
+        self.enter: Callable[[Any], object] | None = message_of_call.set if tables else None
         self.turn_ends = 0.0
         self.unfinished = 0
         self.has_to_stop = has_to_stop
+        self.turn_sec = turn_sec
         self._outbox = outbox
         self._topics = topics
         self._clock = clock
@@ -56,8 +58,8 @@ class Work:
         partition: int | None,
         timestamp_ms: int | None,
     ) -> None:
-        check_bytes(topic, key, value, headers)
-        send = (topic, partition, key, value, tuple(headers), timestamp_ms)
+        check_bytes(topic, key, value)
+        send = (topic, partition, key, value, checked_headers(topic, headers), timestamp_ms)
         known = self._topics.get(topic)
         if known is not None:
             check_sendable(send, known, self._clock.time_ms())

@@ -25,18 +25,29 @@ class Sender(Protocol):
     ) -> None: ...
 
 
+class BulkPart:
+    """Stands for one message among those of a bulk, which share a context: what it leaves running is told by it."""
+
+    __slots__ = ("unit",)
+
+    def __init__(self, unit: Any) -> None:
+        self.unit = unit
+
+
 class Context(dict[str, Any]):
     """A dictionary for the hooks of one message (or bulk) to share, first filled by ``define_context``.
 
     It also says where the message came from (`topic`, `partition`, `offset`), and sends.
     """
 
-    __slots__ = ("record", "unit")
+    __slots__ = ("part", "record", "unit")
 
     unit: Any
     """The task's unit that it belongs to. For the engine, as is `record`: set right after construction, which saves a
     call per message."""
     record: Record
+    part: BulkPart | None
+    """The message of a bulk that is in hand; None outside bulks, and for the hooks of a whole bulk."""
 
     @property
     def topic(self) -> str:
@@ -86,7 +97,7 @@ class Context(dict[str, Any]):
             SerializationError: the key, the value or a header is not bytes, and no serializer makes it so.
             PaperboyError: the message this context belongs to has ended.
         """
-        if self.unit.message is not self:
+        if self.unit.message is not (self if self.part is None else self.part):
             raise PaperboyError(
                 f"ctx.send to {topic!r} came after its message ({self.topic}[{self.partition}] offset {self.offset})"
                 " had ended: await what a hook starts before the hook returns, or use engine.send."

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from paperboy.brokers.protocol import Record
 from paperboy.errors import ConfigurationError, DeserializationError, PaperboyError
-from paperboy.handlers.context import Context, Sender
+from paperboy.handlers.context import BulkPart, Context, Sender
 from paperboy.handlers.handler import Handler
 from paperboy.handlers.hooks import find_decoder, find_hook, name_of, topics_of
 
@@ -30,12 +30,14 @@ class Unit(Sender, Protocol):
         """The message has finished: its writes stay, its sends go to the outbox."""
         ...
 
-    enter: Callable[[Context], object] | None
+    enter: Callable[[Any], object] | None
     """Called with each context before its hooks, so that table calls know theirs; None without tables."""
     pending: list[Any]
     """Sends of the running message."""
     undo: list[Any]
     """Writes of the running message."""
+    turn_sec: float
+    """How long records are handled without giving the event loop its turn, in seconds."""
     turn_ends: float
     """Until when records are handled without giving way, in loop time; moved to the past by a stop."""
     unfinished: int
@@ -116,6 +118,7 @@ class Dispatch:
                 unit.message = ctx = Context()
                 ctx.unit = unit
                 ctx.record = record
+                ctx.part = None
                 if enter is not None:
                     enter(ctx)
                 try:
@@ -132,7 +135,8 @@ class Dispatch:
                         await finished(message, ctx)
                     if pending:
                         await unit.settle(0)
-                except Exception as error:
+                except (Exception, asyncio.CancelledError) as raised:
+                    error = _failure(raised)
                     unit.roll_back((0, 0))
                     await self._failed(error, message, ctx, unit)
                 if pending:
@@ -164,6 +168,7 @@ class Dispatch:
         unit.message = ctx = Context()
         ctx.unit = unit
         ctx.record = records[0]
+        ctx.part = None
         if unit.enter is not None:
             unit.enter(ctx)
         taken = finished = records
@@ -172,7 +177,7 @@ class Dispatch:
             if self._define_context is not None:
                 ctx.update(await self._define_context() or ())
             if self._on_bulk is not None:
-                await self._whole(records, ctx)
+                await self._whole(records, ctx, unit)
             else:
                 taken, finished = await self._each(records, ctx, unit)
                 if self._on_finished is not None and finished:
@@ -181,7 +186,8 @@ class Dispatch:
                 await unit.settle(0)
         except _Stop as stop:
             fatal = stop.error
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as raised:
+            error = _failure(raised)
             unit.roll_back((0, 0))
             await self._bulk_failed(error, taken, len(finished), ctx, unit)
         if fatal is not None:
@@ -190,11 +196,10 @@ class Dispatch:
         unit.message = None
         return len(taken)
 
-    async def _whole(self, records: list[Record], ctx: Context) -> None:
+    async def _whole(self, records: list[Record], ctx: Context, unit: Unit) -> None:
         """A handler with ``on_bulk``. The lists it is given are its own: what it does to them changes no offset."""
         if self._decode_key or self._decode_value:
-            for record in records:
-                self._decode(record)
+            await self._decode_all(records, unit)
         messages = list(records)
         if self._did_receive_bulk is not None:
             messages = await self._did_receive_bulk(messages, ctx)
@@ -216,10 +221,14 @@ class Dispatch:
         decode = self._decode if self._decode_key or self._decode_value else None
         receive = self._did_receive
         clock = asyncio.get_running_loop().time
-        deadline = clock() + TURN_SEC
+        deadline = clock() + unit.turn_sec
+        taken = records
         for number, record in enumerate(records, 1):
             message, mark = record, unit.mark()
             ctx.record = record
+            if unit.enter is not None:
+                unit.message = ctx.part = BulkPart(unit)
+                unit.enter(ctx.part)
             try:
                 hook = self._on_message if record.value is not None else self._on_tombstone
                 if decode is not None:
@@ -231,7 +240,8 @@ class Dispatch:
                 if len(unit.pending) > mark[1]:
                     await unit.settle(mark[1])
                 messages.append(message)
-            except Exception as error:
+            except (Exception, asyncio.CancelledError) as raised:
+                error = _failure(raised)
                 unit.roll_back(mark)
                 try:
                     await self._failed(error, message, ctx, unit)
@@ -241,9 +251,13 @@ class Dispatch:
             if clock() >= deadline:
                 await asyncio.sleep(0)
                 if unit.has_to_stop():
-                    return records[:number], messages
-                deadline = clock() + TURN_SEC
-        return records, messages
+                    taken = records[:number]
+                    break
+                deadline = clock() + unit.turn_sec
+        if unit.enter is not None:
+            unit.message, ctx.part = ctx, None
+            unit.enter(ctx)
+        return taken, messages
 
     async def _bulks_of_one_record(self, records: list[Record], start: int, unit: Unit) -> int:
         clock = asyncio.get_running_loop().time
@@ -279,14 +293,16 @@ class Dispatch:
     ) -> None:
         """A bulk has failed and was rolled back; `unfinished` of its records were not passed over before."""
         first, last = records[0], records[-1]
-        if self._on_bulk_error is not None or self._on_error is not None:
+        # A handler of messages answers for its bulk, in which only the last hook can fail, as it does for a message.
+        on_error = self._on_error if self._on_bulk is None else None
+        if self._on_bulk_error is not None or on_error is not None:
             hook = "on_bulk_error" if self._on_bulk_error is not None else "on_error"
             try:
                 if self._on_bulk_error is not None:
                     answer = await self._on_bulk_error(error, list(records), ctx)
                 else:
-                    assert self._on_error is not None
-                    answer = await self._on_error(error, last, ctx)
+                    assert on_error is not None
+                    answer = await on_error(error, last, ctx)
             except Exception as raised:
                 answer = raised
             if answer is not None:
@@ -296,6 +312,15 @@ class Dispatch:
         elif self._fail_on_exception:
             raise _noted(error, first, last)
         unit.passed_over(error, unfinished, first)
+
+    async def _decode_all(self, records: list[Record], unit: Unit) -> None:
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + unit.turn_sec
+        for record in records:
+            self._decode(record)
+            if clock() >= deadline:
+                await asyncio.sleep(0)
+                deadline = clock() + unit.turn_sec
 
     def _decode(self, record: Record) -> None:
         """Decode in place; tombstones and missing keys stay None."""
@@ -318,10 +343,6 @@ class Dispatch:
         return message
 
 
-TURN_SEC = 0.02
-"""How long records are handled without giving the event loop its turn, in seconds."""
-
-
 class _Stop(Exception):
     """Inside a bulk: a message failed for good, and the user's ``on_error`` has been asked already."""
 
@@ -334,6 +355,21 @@ def _an_exception(answer: Any, name: str, hook: str) -> Exception:
     if isinstance(answer, Exception):
         return answer
     return PaperboyError(f"{name}.{hook} returned {answer!r}: return an exception to stop, or None to go on.")
+
+
+def _failure(raised: Exception | asyncio.CancelledError) -> Exception:
+    """What a hook raised, as its failure. A cancellation of the task itself goes on; one that only comes out of a hook,
+    because something that it awaited was cancelled, is a failure like any other."""
+    if isinstance(raised, Exception):
+        return raised
+    task = asyncio.current_task()
+    if task is None or task.cancelling():
+        raise raised
+    error = PaperboyError(
+        "A hook raised CancelledError, though nobody had cancelled it: what it awaited was cancelled."
+    )
+    error.__cause__ = raised
+    return error
 
 
 async def _settled(unit: Unit, first: Record, last: Record) -> None:

@@ -12,7 +12,6 @@ import pytest
 
 from paperboy.brokers.protocol import ConsumerRecord, Record
 from paperboy.errors import ConfigurationError, DeserializationError, PaperboyError, TopicNotFound
-from paperboy.handlers import dispatch as dispatch_module
 from paperboy.handlers.context import Context
 from paperboy.handlers.dispatch import Dispatch
 from paperboy.handlers.handler import BulkHandler, Handler
@@ -41,6 +40,7 @@ class Task:
         self.enter: Callable[[Context], object] | None = None
         self.turn_ends = float("inf")
         self.unfinished = 0
+        self.turn_sec = 0.0
         self.stopping = False
         self.passed: list[tuple[str, int, int]] = []
         """Error, how many, and the first one's offset."""
@@ -148,8 +148,10 @@ async def test_a_handler_that_overrides_nothing_awaits_nothing() -> None:
         turns += 1
 
     loop.call_soon(count)
-    assert await singly(handler(), *map(record, range(100))) == 100
-    assert await in_bulk(handler(), *map(record, range(100))) == 100
+    task = Task()
+    task.turn_sec = 60.0
+    assert await singly(handler(), *map(record, range(100)), task=task) == 100
+    assert await in_bulk(handler(), *map(record, range(100)), task=task) == 100
     assert turns == 0
 
 
@@ -295,13 +297,14 @@ async def test_a_turn_ends_after_the_message_in_hand_and_goes_on_where_it_was() 
 
 async def test_no_message_is_in_hand_after_the_last_one() -> None:
     task = Task()
-    entered: list[Context] = []
+    entered: list[Any] = []
     task.enter = entered.append
     for hand_over in (singly, in_bulk):
         await hand_over(handler(), record(0), record(1), task=task)
         assert task.message is None
-    assert len(entered) == 3
-    assert len({id(context) for context in entered}) == 3
+    # Two messages; then a bulk, its two messages, and the bulk again for its last hooks.
+    assert [type(message).__name__ for message in entered] == ["Context"] * 3 + ["BulkPart"] * 2 + ["Context"]
+    assert len({id(message) for message in entered}) == 5
 
 
 def test_whether_a_handler_takes_lists_depends_on_its_hooks() -> None:
@@ -526,20 +529,42 @@ async def test_a_cancelled_message_is_no_failed_one(hand_over: Hand) -> None:
 
     async def on_message(cls: Any, msg: Record, ctx: Context) -> None:
         if msg.offset == 1:
-            raise asyncio.CancelledError
+            current = asyncio.current_task()
+            assert current is not None
+            current.cancel()
+            await asyncio.sleep(0)
 
     async def on_error(cls: Any, *arguments: Any) -> None:
         asked.append(arguments)
 
     task = Task()
+    handing_over = asyncio.ensure_future(
+        hand_over(handler(on_message=on_message, on_error=on_error), record(0), record(1), task=task)
+    )
     with pytest.raises(asyncio.CancelledError):
-        await hand_over(handler(on_message=on_message, on_error=on_error), record(0), record(1), task=task)
+        await handing_over
     assert (asked, task.passed) == ([], [])
     assert task.unfinished == (0 if hand_over is in_bulk else 1)
 
 
-async def test_a_slow_bulk_ends_at_a_message_boundary_where_the_task_wants_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch_module, "TURN_SEC", 0.0)
+@both_ways
+async def test_a_cancellation_that_only_comes_out_of_a_hook_is_a_failure(hand_over: Hand) -> None:
+    """What it awaited was cancelled by somebody else: the task itself was not, and goes on."""
+    asked: list[Any] = []
+
+    async def on_message(cls: Any, msg: Record, ctx: Context) -> None:
+        if msg.offset == 1:
+            raise asyncio.CancelledError
+
+    async def on_error(cls: Any, error: Exception, msg: Record, ctx: Context) -> None:
+        asked.append((type(error), type(error.__cause__), msg.offset))
+
+    task = Task()
+    await hand_over(handler(on_message=on_message, on_error=on_error), record(0), record(1), record(2), task=task)
+    assert asked == [(PaperboyError, asyncio.CancelledError, 1)]
+
+
+async def test_a_slow_bulk_ends_at_a_message_boundary_where_the_task_wants_it() -> None:
     did: list[Any] = []
     task = Task()
     task.stopping = True
@@ -547,9 +572,7 @@ async def test_a_slow_bulk_ends_at_a_message_boundary_where_the_task_wants_it(mo
     assert did == [("on_message", 0), ("on_finished_handling", [0])]
 
 
-async def test_what_a_bulk_that_ended_early_did_not_handle_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch_module, "TURN_SEC", 0.0)
-
+async def test_what_a_bulk_that_ended_early_did_not_handle_is_not_passed_over() -> None:
     async def on_finished_handling(cls: Any, msgs: Any, ctx: Context) -> None:
         raise ValueError("finish")
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from paperboy.brokers.memory import open_memory_broker
 from paperboy.brokers.partitioner import partition_for_key
 from paperboy.brokers.protocol import Ack, Outgoing, TopicDescription, TopicPartition, TopicSpec
-from paperboy.engine.outbox import Outbox, Send, Topics, check_bytes, check_sendable
+from paperboy.engine.outbox import Outbox, Send, Topics, check_bytes, check_sendable, checked_headers
 from paperboy.errors import BrokerError, RecordTooLarge, SerializationError, TopicNotFound
 
 pytestmark = pytest.mark.time_limit(10)
@@ -104,8 +104,12 @@ def send(value: bytes | None = b"x", key: bytes | None = None, *, topic: str = "
     ],
 )
 def test_only_bytes_go_out(key: object, value: object, headers: object, message: str) -> None:
+    def check() -> None:
+        check_bytes("out", key, value)
+        checked_headers("out", headers)  # type: ignore[arg-type]
+
     with pytest.raises(SerializationError) as caught:
-        check_bytes("out", key, value, headers)
+        check()
     assert str(caught.value).startswith(message)
 
 
@@ -113,7 +117,9 @@ def test_only_bytes_go_out(key: object, value: object, headers: object, message:
 def test_bytes_and_none_go_out(headers: Any) -> None:
     for key in (None, b"", b"k"):
         for value in (None, b"", b"v"):
-            check_bytes("out", key, value, headers)
+            check_bytes("out", key, value)
+    assert checked_headers("out", headers) == tuple(headers)
+    assert checked_headers("out", iter(headers)) == tuple(headers)
 
 
 def topic(partitions: int = 4, **config: str) -> TopicDescription:

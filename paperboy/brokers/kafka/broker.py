@@ -122,7 +122,8 @@ class KafkaBroker:
                 if code not in (0, _TOPIC_EXISTS):
                     reason = (rest[0] if rest else None) or kafka_errors.for_code(code).__name__
                     raise BrokerError(f"Creating topic {name!r} on {self.name} failed: {reason}")
-            await self._until_usable([spec.name for spec in topics])
+            async with asyncio.timeout(self._connect_timeout_sec):
+                await self._until_usable([spec.name for spec in topics])
 
     async def beginning_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         with translating(f"Asking {self.name} for beginning offsets"):

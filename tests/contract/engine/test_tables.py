@@ -223,8 +223,10 @@ async def test_a_table_used_outside_a_message_says_what_to_use(kit: Kit) -> None
         Table("outside").get("key")
 
 
-async def test_a_table_used_after_its_message_has_ended_raises(kit: Kit) -> None:
-    """Even while a later message of the same task is in hand."""
+@pytest.mark.parametrize("mode", ["single", "bulk"])
+@pytest.mark.parametrize("access", ["get", "set", "item"])
+async def test_a_table_used_after_its_message_has_ended_raises(kit: Kit, mode: str, access: str) -> None:
+    """Even while a later message of the same task, or of the same bulk, is in hand."""
     source, table = await kit.topic("straggler"), Table("straggler")
     await kit.send_values(source, b"first", b"second")
     raised: list[Any] = []
@@ -239,7 +241,12 @@ async def test_a_table_used_after_its_message_has_ended_raises(kit: Kit) -> None
             async def later():
                 await second.wait()
                 try:
-                    table["late"] = 1
+                    if access == "get":
+                        table.get("late")
+                    elif access == "set":
+                        table.set("late", 1)
+                    else:
+                        table["late"] = 1
                 except TableError as error:
                     raised.append(str(error))
                 wrote.set()
@@ -255,7 +262,11 @@ async def test_a_table_used_after_its_message_has_ended_raises(kit: Kit) -> None
         async def within(cls):
             table.update("within", lambda value: value + 1, default=0)
 
-    engine = kit.engine(Straggler)
+        @classmethod
+        async def on_finished_handling(cls, msgs, ctx):
+            """With this hook, a bulk is more than its messages."""
+
+    engine = kit.engine(Straggler, bulk_mode_threshold=1 if mode == "bulk" else 1_000)
     engine.register_table(table)
     async with engine:
         await engine.caught_up()
