@@ -8,6 +8,7 @@ from paperboy.engine.options import Options
 from paperboy.engine.topology import (
     TopicGroup,
     changelog_spec,
+    changelog_topic,
     check_changelog,
     missing_topics,
     partition_count,
@@ -45,7 +46,7 @@ async def prepare(
         ConfigurationError: a topic is missing or is not as it must be; the sentence names it and the remedy.
     """
     groups = topic_groups(list(dict.fromkeys(dispatches.values())), tables)
-    inputs = await _input_topics(broker, options, sorted(dispatches))
+    inputs = await _input_topics(broker, options, sorted(dispatches), tables)
     specs = {}
     for group in groups:
         count = partition_count(group, inputs)
@@ -65,7 +66,9 @@ async def prepare(
     )
 
 
-async def _input_topics(broker: Broker, options: Options, names: Sequence[str]) -> dict[str, TopicDescription]:
+async def _input_topics(
+    broker: Broker, options: Options, names: Sequence[str], tables: Mapping[str, Table]
+) -> dict[str, TopicDescription]:
     found = await broker.describe_topics(names)
     absent = [name for name in names if name not in found]
     if absent and broker.new_topic_partitions is not None and options.create_topics == "auto":
@@ -76,8 +79,25 @@ async def _input_topics(broker: Broker, options: Options, names: Sequence[str]) 
         raise ConfigurationError(
             f"Topic{'s' if len(absent) > 1 else ''} {listed} to consume: not found on {broker.name};"
             f" create {'them' if len(absent) > 1 else 'it'}, or correct the name."
+            + await _missing_beside(broker, options, tables)
         )
     return found
+
+
+async def _missing_beside(broker: Broker, options: Options, tables: Mapping[str, Table]) -> str:
+    """Who creates topics by hand wants to hear of all at once."""
+    if options.create_topics == "auto":
+        return ""
+    names = [changelog_topic(table, options.group_id) for table in tables.values()]
+    existing = await broker.describe_topics(names)
+    missing = [
+        changelog_spec(table, options.group_id, table.changelog_topic_num_partitions or 0)
+        for table in tables.values()
+        if changelog_topic(table, options.group_id) not in existing
+    ]
+    if not missing:
+        return ""
+    return f" With create_topics='never' these are missing as well: {missing_topics(missing)}."
 
 
 async def _changelogs(

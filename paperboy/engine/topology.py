@@ -137,8 +137,12 @@ def missing_topics(missing: Iterable[TopicSpec]) -> str:
     """A list of topics to create, for a person."""
     lines = []
     for spec in missing:
+        count = (
+            f"{spec.partitions} partition{'s' if spec.partitions != 1 else ''}" if spec.partitions else "as its input"
+        )
+        replication = f", replication factor {spec.replication_factor}" if spec.replication_factor else ""
         settings = "".join(f", {name}={value}" for name, value in sorted(spec.config.items()))
-        lines.append(f"{spec.name!r} ({spec.partitions} partition{'s' if spec.partitions != 1 else ''}{settings})")
+        lines.append(f"{spec.name!r} ({count}{replication}{settings})")
     return "; ".join(lines)
 
 

@@ -370,6 +370,18 @@ async def test_create_topics_never_lists_what_is_missing(kit: Kit) -> None:
         assert await broker.describe_topics([f"{kit.group}-never-changelog"]) == {}
 
 
+async def test_create_topics_never_lists_changelogs_beside_missing_inputs(kit: Kit) -> None:
+    source, table = f"absent-{kit.unique}", Table("never", changelog_topic_replication_factor=1)
+    engine = kit.engine(counting(source, table), create_topics="never")
+    engine.register_table(table)
+    expected = (
+        rf"'{source}' to consume: not found .*missing as well: '{kit.group}-never-changelog'"
+        r" \(as its input, replication factor 1, cleanup.policy=compact\)"
+    )
+    with pytest.raises(ConfigurationError, match=expected):
+        await engine.start()
+
+
 async def test_topics_that_share_a_table_need_one_partition_count(kit: Kit) -> None:
     one, two = await kit.topic("one", partitions=1), await kit.topic("two", partitions=2)
     table = Table("shared")
