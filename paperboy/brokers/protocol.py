@@ -222,6 +222,18 @@ class Consumer(Protocol):
         """Whether this generation's assignment is still the group's, as far as this member has heard."""
         ...
 
+    async def confirm(self, generation: int) -> None:
+        """Make sure, by the group's own word, that this generation is not over.
+
+        `owns` knows what this member has heard; a process that has stood still for a while has heard nothing. The
+        group's last word is taken for a moment (a second at most).
+
+        Raises:
+            NotOwner: the generation is over.
+            BrokerError: the group does not answer.
+        """
+        ...
+
     async def commit(self, offsets: Mapping[TopicPartition, int], generation: int) -> None:
         """Commit these offsets (of the next record to handle) for the group.
 

@@ -34,8 +34,8 @@ class Checkpoint:
     5. commit the input positions;
     6. report (`commit_error`, `changed_keys`).
 
-    Ownership is asked for before 2, 4 and 5. If 2 to 4 fail, the swapped layers are of no use any more: the task
-    drops its work and restores. If only 5 fails, the next checkpoint commits.
+    Ownership is asked for before 2 (of the group itself), 4 and 5. If 2 to 4 fail, the swapped layers are of no use any
+    more: the task drops its work and restores. If only 5 fails, the next checkpoint commits.
 
     Args:
         tables: the task's tables and their changelogs.
@@ -74,6 +74,9 @@ class Checkpoint:
             NotOwner: the assignment is over; nothing more may be written.
             BrokerError: step 2 or 3 failed, or the changelog is not as the store expects (`ForeignWrite`).
         """
+        if self._layers:
+            # A process that stood still would believe it owns the task, and write old values over the new owner's.
+            await self._consumer.confirm(self._generation)
         self._check_owned()
         written = []
         for table, layer in self._layers:  # 2

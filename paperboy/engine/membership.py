@@ -220,6 +220,12 @@ class Membership:
         tables = {}
         for table in group.tables:
             changelog = self._changelogs[table.name]
+            if partition >= changelog.partitions:
+                raise ConfigurationError(
+                    f"Topics {', '.join(map(repr, group.topics))} have a partition {partition} now, but changelog"
+                    f" {changelog.topic!r} of table {table.name!r} has {changelog.partitions} partitions: stop all"
+                    " workers, and recreate the changelog with as many partitions as the input."
+                )
             store = self._stores.setdefault((task_id, table.name), MemoryStore())
             tables[table.name] = HeldTable(
                 TablePartition(table.name, store, undo, changelog.max_record_bytes),

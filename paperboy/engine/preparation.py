@@ -1,5 +1,6 @@
 """Before an engine joins its group: the broker's topics are looked at, and what cannot work is refused."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,12 @@ from paperboy.engine.topology import (
 )
 from paperboy.errors import ConfigurationError
 from paperboy.handlers.dispatch import Dispatch
+from paperboy.log import get_logger
 from paperboy.tables.table import Table
+
+_log = get_logger("paperboy.engine")
+
+_TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +30,7 @@ class Changelog:
     """A table's changelog topic."""
 
     topic: str
+    partitions: int
     max_record_bytes: int
     """The largest record it takes."""
 
@@ -58,9 +65,11 @@ async def prepare(
     described = await _changelogs(broker, options, list(specs.values()), inputs)
     return Prepared(
         groups=groups,
-        inputs=[TopicPartition(name, number) for name, topic in inputs.items() for number in range(topic.partitions)],
+        inputs=_partitions(inputs),
         changelogs={
-            table: Changelog(spec.name, int(described[spec.name].config.get("max.message.bytes", 1_048_588)))
+            table: Changelog(
+                spec.name, spec.partitions, int(described[spec.name].config.get("max.message.bytes", 1_048_588))
+            )
             for table, spec in specs.items()
         },
     )
@@ -108,6 +117,12 @@ async def _changelogs(
         raise ConfigurationError(
             f"The changelogs {sorted(names)} must differ from each other and from the input topics."
         )
+    for name in names:
+        if not _TOPIC_NAME.fullmatch(name):
+            raise ConfigurationError(
+                f"{name!r} cannot name a changelog: a topic's name has up to 249 of a-z, A-Z, 0-9, '.', '_', '-';"
+                " choose another group_id, table name, or changelog_topic_name."
+            )
     existing = await broker.describe_topics(names)
     missing = [spec for spec in specs if spec.name not in existing]
     if missing and options.create_topics == "never":
@@ -118,4 +133,20 @@ async def _changelogs(
         if spec.name in existing:
             check_changelog(spec, existing[spec.name])
     await broker.create_topics(missing)
+    if missing and any(offset is not None for offset in (await _committed(broker, options, inputs)).values()):
+        _log.warning(
+            "changelogs created for a group with committed offsets",
+            changelogs=[spec.name for spec in missing],
+            meaning="these tables begin empty, behind what was handled before",
+        )
     return {**existing, **await broker.describe_topics([spec.name for spec in missing])}
+
+
+async def _committed(
+    broker: Broker, options: Options, inputs: Mapping[str, TopicDescription]
+) -> dict[TopicPartition, int | None]:
+    return await broker.committed(options.group_id, _partitions(inputs))
+
+
+def _partitions(topics: Mapping[str, TopicDescription]) -> list[TopicPartition]:
+    return [TopicPartition(name, number) for name, topic in topics.items() for number in range(topic.partitions)]

@@ -5,6 +5,10 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from paperboy.log import get_logger
+
+_log = get_logger("paperboy.engine")
+
 
 @contextmanager
 def stopping_on_signals(stop: Callable[[str], None]) -> Iterator[None]:
@@ -17,6 +21,7 @@ def stopping_on_signals(stop: Callable[[str], None]) -> Iterator[None]:
     for number in (signal.SIGINT, signal.SIGTERM):
         before = signal.getsignal(number)
         if not _is_free(before):
+            _log.info("signal left to whoever has taken it", signal=number.name)
             continue
         try:
             loop.add_signal_handler(number, stop, number.name)

@@ -102,6 +102,20 @@ async def test_a_commit_from_an_older_generation_is_refused(broker: OpenBroker) 
             assert await committed(connection, group, partition) == 6
 
 
+async def test_the_group_confirms_the_assignment_that_is_current_and_no_other(broker: OpenBroker) -> None:
+    async with connected(broker) as connection:
+        topic, group = await new_topic(connection), unique("group")
+        async with member(connection, group, topic) as one:
+            await one.until_assigned(1)
+            over = one.generation
+            await one.consumer.confirm(over)
+            one.consumer.rejoin()
+            await one.until(lambda: len(one.assignments) == 2)
+            with pytest.raises(NotOwner):
+                await one.consumer.confirm(over)
+            await one.consumer.confirm(one.generation)
+
+
 async def test_a_commit_before_the_first_assignment_is_refused(broker: OpenBroker) -> None:
     async with connected(broker) as connection:
         topic, group = await new_topic(connection), unique("group")

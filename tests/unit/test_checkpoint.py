@@ -44,6 +44,9 @@ class Group:
         self.refuses: Exception | None = None
         self.committed: Mapping[TopicPartition, int] = {}
 
+    async def confirm(self, generation: int) -> None:
+        """What the group says; `owns` is what was heard."""
+
     def owns(self, generation: int) -> bool:
         assert generation == GENERATION
         self.asked += 1

@@ -12,6 +12,7 @@ from paperboy.brokers.memory.producer import MemoryProducer
 from paperboy.brokers.protocol import TopicPartition
 from paperboy.clock import random_id
 from paperboy.errors import BrokerError
+from paperboy.serializers.values import decode_value
 from tests.contract.engine.kit import Kit, until
 
 
@@ -370,3 +371,28 @@ async def test_with_many_tasks_the_loop_still_gets_its_turn(kit: Kit) -> None:
         await watching
     waits = sorted(later - earlier for earlier, later in pairwise(turns) if later > done[0])
     assert waits[len(waits) * 9 // 10] < 0.05  # nine in ten: a shared machine has pauses of its own
+
+
+async def test_a_worker_that_stood_still_past_its_session_writes_nothing_over_the_new_owners_table(kit: Kit) -> None:
+    source, stale, fresh = await kit.topic("views"), Table("views"), Table("views")
+    seen_by_zombie: list[Any] = []
+    zombie = kit.engine(counting(source, stale, seen_by_zombie), commit_interval_sec=1.5)
+    zombie.register_table(stale)
+    owner = kit.engine(counting(source, fresh, []))
+    owner.register_table(fresh)
+    async with zombie:
+        await zombie.caught_up()
+        await kit.send(source, [(b"a", b"x")] * 5)
+        await until(lambda: len(seen_by_zombie) == 5)
+        consumer: Any = zombie._membership._wiring.consumer  # type: ignore[union-attr]
+        consumer.freeze()  # it hears nothing any more,
+        consumer._fetcher.hold()  # and reads nothing
+        consumer.expire()
+        async with owner:
+            await kit.send(source, [(b"a", b"x")] * 5)
+            await owner.caught_up()
+            assert [entry.value for entry in fresh.snapshot()] == [10]
+            assert zombie.status().tasks[0].ready, "the zombie has not heard of it yet"
+            await until(lambda: not zombie.status().tasks or not zombie.status().tasks[0].ready)
+            last = (await kit.read(f"{kit.group}-views-changelog"))[-1]
+            assert decode_value(last.value) == 10

@@ -1,14 +1,16 @@
 """A member of a Kafka consumer group."""
 
 import asyncio
+import math
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka import TopicPartition as KafkaTopicPartition
 from aiokafka import errors as kafka_errors
 from aiokafka.protocol.commit import OffsetCommitRequest
+from aiokafka.protocol.group import HeartbeatRequest
 
 from paperboy.brokers.kafka.assignor import KafkaAssignor
 from paperboy.brokers.kafka.closing import stop_consumer
@@ -26,8 +28,10 @@ from paperboy.brokers.protocol import (
 from paperboy.clock import Clock
 from paperboy.errors import BrokerError, NotOwner
 
-_COMMIT_TIMEOUT_SEC = 30.0
-_COMMIT_RETRY_SEC = 0.1
+_ANSWER_SEC = 30.0
+_RETRY_SEC = 0.1
+_CONFIRMED_SEC = 1.0
+"""How long the group's word that we are a member is taken: far less than any session."""
 _FOR_EVER_MS = 2**31 - 1
 _COORDINATOR_MOVED = (
     kafka_errors.GroupCoordinatorNotAvailableError,
@@ -66,8 +70,9 @@ class KafkaConsumer:
         self._assignment = Assignment(0, ())
         self._membership: tuple[int, str] | None = None
         self._held: set[TopicPartition] = set()
-        self._commits: dict[asyncio.Timeout, None] = {}
-        self._no_commit = asyncio.Event()
+        self._confirmed_at = -math.inf
+        self._asking: dict[asyncio.Timeout, None] = {}
+        self._nothing_asked = asyncio.Event()
 
     async def start(self, listener: RebalanceListener) -> None:
         self._listener = listener
@@ -93,7 +98,7 @@ class KafkaConsumer:
         consumer, self._consumer = self._consumer, None
         self._membership = None
         if consumer is not None:
-            await self._end_commits()
+            await self._end_questions()
             await stop_consumer(consumer)
 
     async def fetch(
@@ -142,27 +147,25 @@ class KafkaConsumer:
         coordinator = self._connected._coordinator
         return self._membership == (coordinator.generation, coordinator.member_id)
 
+    async def confirm(self, generation: int) -> None:
+        doing = f"Asking group {self._group_id!r} on {self._name} whether its assignment still holds"
+        membership = self._membership_of(generation, doing)
+        asked_at = asyncio.get_running_loop().time()
+        if asked_at - self._confirmed_at < _CONFIRMED_SEC:
+            return
+        await self._ask(HeartbeatRequest(self._group_id, *membership), doing, _heartbeat_errors)
+        self._confirmed_at = asked_at
+
     async def commit(self, offsets: Mapping[TopicPartition, int], generation: int) -> None:
         doing = f"Commit of group {self._group_id!r} on {self._name}"
-        membership = self._membership
-        if membership is None or not self.owns(generation):
-            raise NotOwner(f"{doing} was not sent: the assignment it belongs to is over.")
+        membership = self._membership_of(generation, doing)
         by_topic: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
         for partition, offset in offsets.items():
             by_topic[partition.topic].append((partition.partition, offset, ""))
         request = OffsetCommitRequest(
             self._group_id, *membership, OffsetCommitRequest.DEFAULT_RETENTION_TIME, list(by_topic.items())
         )
-        with translating(doing):
-            async with asyncio.timeout(_COMMIT_TIMEOUT_SEC) as alive:
-                self._commits[alive] = None
-                self._no_commit.clear()
-                try:
-                    await self._send_commit(request)
-                finally:
-                    del self._commits[alive]
-                    if not self._commits:
-                        self._no_commit.set()
+        await self._ask(request, doing, _commit_errors)
 
     def rejoin(self) -> None:
         self._connected._coordinator.request_rejoin()
@@ -188,16 +191,32 @@ class KafkaConsumer:
         assignment = None if subscription is None else subscription.assignment
         return None if assignment is None or partition not in assignment.tps else assignment.state_value(partition)
 
-    async def _send_commit(self, request: OffsetCommitRequest) -> None:
+    def _membership_of(self, generation: int, doing: str) -> tuple[int, str]:
+        membership = self._membership
+        if membership is None or not self.owns(generation):
+            raise NotOwner(f"{doing} was not sent: the assignment it belongs to is over.")
+        return membership
+
+    async def _ask(self, request: Any, doing: str, errors_of: Callable[[Any], Iterable[type[Exception]]]) -> None:
+        """Send a request of this member's to the group's coordinator, wherever it is, for a bounded time."""
+        with translating(doing):
+            async with asyncio.timeout(_ANSWER_SEC) as alive:
+                self._asking[alive] = None
+                self._nothing_asked.clear()
+                try:
+                    await self._until_answered(request, errors_of)
+                finally:
+                    del self._asking[alive]
+                    if not self._asking:
+                        self._nothing_asked.set()
+
+    async def _until_answered(self, request: Any, errors_of: Callable[[Any], Iterable[type[Exception]]]) -> None:
         coordinator = self._connected._coordinator
         while True:
             await coordinator.ensure_coordinator_known()
             try:
-                response = await coordinator._send_req(request)
-                for _, partitions in response.topics:
-                    for _, code in partitions:
-                        if code:
-                            raise kafka_errors.for_code(code)
+                for error in errors_of(await coordinator._send_req(request)):
+                    raise error
                 return
             except kafka_errors.KafkaError as error:
                 if isinstance(error, _COORDINATOR_MOVED):
@@ -207,14 +226,14 @@ class KafkaConsumer:
                     raise
                 if not error.retriable:
                     raise
-            await asyncio.sleep(_COMMIT_RETRY_SEC)
+            await asyncio.sleep(_RETRY_SEC)
 
-    async def _end_commits(self) -> None:
-        """Returns when no commit call is alive."""
-        for alive in list(self._commits):
+    async def _end_questions(self) -> None:
+        """Returns when no commit is alive, nor any other question to the coordinator."""
+        for alive in list(self._asking):
             alive.reschedule(asyncio.get_running_loop().time())
-        if self._commits:
-            await self._no_commit.wait()
+        if self._asking:
+            await self._nothing_asked.wait()
 
     async def _revoke(self) -> None:
         if self._membership is None or self._listener is None:
@@ -222,7 +241,7 @@ class KafkaConsumer:
         try:
             await self._listener.on_revoked(self._assignment.partitions)
         finally:
-            await self._end_commits()
+            await self._end_questions()
             self._membership = None
 
     def _assign(self, partitions: Collection[KafkaTopicPartition]) -> None:
@@ -236,6 +255,7 @@ class KafkaConsumer:
         mine = tuple(sorted(TopicPartition(*partition) for partition in partitions))
         self._held = set(mine)
         self._membership = (coordinator.generation, coordinator.member_id)
+        self._confirmed_at = -math.inf
         self._assignment = Assignment(self._assignment.generation + 1, mine)
         self._listener.on_assigned(self._assignment)
 
@@ -253,3 +273,13 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
 
 def _theirs(partitions: Collection[TopicPartition]) -> list[KafkaTopicPartition]:
     return [KafkaTopicPartition(*partition) for partition in partitions]
+
+
+def _commit_errors(response: Any) -> Iterable[type[Exception]]:
+    return [kafka_errors.for_code(code) for _, partitions in response.topics for _, code in partitions if code]
+
+
+def _heartbeat_errors(response: Any) -> Iterable[type[Exception]]:
+    """While the group rebalances, its members are its members."""
+    error = kafka_errors.for_code(response.error_code)
+    return [] if error in (kafka_errors.NoError, kafka_errors.RebalanceInProgressError) else [error]

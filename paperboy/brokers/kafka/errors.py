@@ -36,6 +36,10 @@ def translated(error: BaseException, doing: str) -> BrokerError:
         return NotOwner(f"{doing} was refused because the group has moved on: {reason}")
     if isinstance(error, kafka_errors.MessageSizeTooLargeError | kafka_errors.RecordListTooLargeError):
         return RecordTooLarge(f"{doing} failed: {reason}; raise the topic's max.message.bytes or send less.")
+    if isinstance(error, kafka_errors.InconsistentGroupProtocolError):
+        return BrokerError(
+            f"{doing} failed: the group has members of another kind; give this engine a group_id of its own."
+        )
     if isinstance(error, kafka_errors.UnknownTopicOrPartitionError):
         return TopicNotFound(f"{doing} failed: the topic or partition does not exist ({reason}).")
     return BrokerError(f"{doing} failed: {reason}")

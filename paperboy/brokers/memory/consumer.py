@@ -103,6 +103,19 @@ class MemoryConsumer:
     def owns(self, generation: int) -> bool:
         return self._generation is not None and generation == self._assignment.generation
 
+    async def confirm(self, generation: int) -> None:
+        member_id, stamp = self._member_id, self._generation
+        if not self.owns(generation) or member_id is None or stamp is None:
+            raise NotOwner(f"The assignment of group {self._group.name!r} on {self._cluster} is over.")
+        await asyncio.sleep(0)  # a question takes its time
+        try:
+            self._group.heartbeat(member_id, stamp)
+        except RebalanceUnderWay as error:
+            self._hear(error, member_id, stamp)
+        except NotOwner as error:
+            self._hear(error, member_id, stamp)
+            raise
+
     async def commit(self, offsets: Mapping[TopicPartition, int], generation: int) -> None:
         member_id, stamp = self._member_id, self._generation
         if not self.owns(generation) or member_id is None or stamp is None:
