@@ -88,14 +88,23 @@ async def test_at_4_partitions_no_route_stands_in_two(kit: Kit) -> None:
 
 
 @pytest.mark.time_limit(120)
-async def test_a_sigterm_in_the_middle_and_a_second_start(kafka_bootstrap: str, unique: str) -> None:
-    job = await loaded(kafka_bootstrap, unique, 4, MANY_FLIGHTS)
+@pytest.mark.parametrize("partitions", [1, 4])
+@pytest.mark.parametrize("mode", ["bulk", "single", "step"])
+async def test_a_sigterm_in_the_middle_and_two_more_starts(
+    kafka_bootstrap: str, unique: str, mode: Mode, partitions: int
+) -> None:
+    job = await loaded(kafka_bootstrap, unique, partitions, MANY_FLIGHTS)
 
     assert await worker_signalled_in_the_middle(kafka_bootstrap, job, signal.SIGTERM) == 0
 
-    async with job.engine(kafka_bootstrap, **QUICK) as second:
+    async with job.engine(kafka_bootstrap, mode, **QUICK) as second:
         await second.caught_up()
         assert oracle.totals_of(job.tables) == expected(MANY_FLIGHTS)
+
+    async with job.engine(kafka_bootstrap, mode, **QUICK) as third:
+        await third.caught_up()
+        assert oracle.totals_of(job.tables) == expected(MANY_FLIGHTS)
+        assert third.status().handled == 0
 
 
 @pytest.mark.time_limit(120)
