@@ -93,6 +93,11 @@ class TopicDescription:
     partitions: int
     config: Mapping[str, str]
 
+    @property
+    def max_message_bytes(self) -> int:
+        """The largest batch it takes; Kafka's default where the broker does not say."""
+        return int(self.config.get("max.message.bytes", 1_048_588))
+
 
 @dataclass(frozen=True, slots=True)
 class Assignment:

@@ -8,6 +8,7 @@ from paperboy.brokers.partitioner import partition_for_key
 from paperboy.brokers.protocol import Ack, Broker, Headers, Outgoing, Producer, TopicDescription, TopicPartition
 from paperboy.clock import Clock
 from paperboy.errors import BrokerError, RecordTooLarge, SerializationError, TopicNotFound
+from paperboy.tables.partition import RECORD_OVERHEAD_BYTES
 
 FLUSH_BYTES = 256 * 1024
 """An outbox that holds this much is flushed."""
@@ -17,7 +18,6 @@ Send = tuple[str, int | None, bytes | None, bytes | None, Headers, int | None]
 
 _ATTEMPTS = 6
 _BACKOFF_SEC = 0.1
-_RECORD_OVERHEAD_BYTES = 128
 _LATEST_AHEAD_MS = 3_600_000  # Kafka's message.timestamp.after.max.ms
 
 
@@ -75,7 +75,7 @@ def check_sendable(send: Send, topic: TopicDescription, now_ms: int) -> None:
     if key is None and "compact" in topic.config.get("cleanup.policy", ""):
         raise BrokerError(f"A record for topic {name!r} has no key, and the topic is compacted: give it one.")
     size = len(key or b"") + len(value or b"") + _headers_size(headers)
-    limit = int(topic.config.get("max.message.bytes", 1_048_588)) - _RECORD_OVERHEAD_BYTES
+    limit = topic.max_message_bytes - RECORD_OVERHEAD_BYTES
     if size > limit:
         raise RecordTooLarge(
             f"A record of {size} bytes for topic {name!r} is larger than the {limit} it takes:"

@@ -67,9 +67,7 @@ async def prepare(
         groups=groups,
         inputs=_partitions(inputs),
         changelogs={
-            table: Changelog(
-                spec.name, spec.partitions, int(described[spec.name].config.get("max.message.bytes", 1_048_588))
-            )
+            table: Changelog(spec.name, spec.partitions, described[spec.name].max_message_bytes)
             for table, spec in specs.items()
         },
     )
@@ -133,19 +131,15 @@ async def _changelogs(
         if spec.name in existing:
             check_changelog(spec, existing[spec.name])
     await broker.create_topics(missing)
-    if missing and any(offset is not None for offset in (await _committed(broker, options, inputs)).values()):
+    if missing and any(
+        offset is not None for offset in (await broker.committed(options.group_id, _partitions(inputs))).values()
+    ):
         _log.warning(
             "changelogs created for a group with committed offsets",
             changelogs=[spec.name for spec in missing],
             meaning="these tables begin empty, behind what was handled before",
         )
     return {**existing, **await broker.describe_topics([spec.name for spec in missing])}
-
-
-async def _committed(
-    broker: Broker, options: Options, inputs: Mapping[str, TopicDescription]
-) -> dict[TopicPartition, int | None]:
-    return await broker.committed(options.group_id, _partitions(inputs))
 
 
 def _partitions(topics: Mapping[str, TopicDescription]) -> list[TopicPartition]:
