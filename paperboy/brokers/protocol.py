@@ -57,6 +57,10 @@ class TopicPartition(NamedTuple):
         return f"{self.topic}[{self.partition}]"
 
 
+RESETTING = 2**63 - 1
+"""Where a group stands while it is being reset: no log has such an offset."""
+
+
 class Watermark(NamedTuple):
     """The end of a partition's log as it was known at some moment."""
 
@@ -92,11 +96,19 @@ class TopicDescription:
     name: str
     partitions: int
     config: Mapping[str, str]
+    id: str = ""
+    """The broker's own id of the topic: a topic that is deleted and made anew gets another. Empty where the broker
+    (Kafka before 2.8) gives none."""
 
     @property
     def max_message_bytes(self) -> int:
         """The largest batch it takes; Kafka's default where the broker does not say."""
         return int(self.config.get("max.message.bytes", 1_048_588))
+
+    @property
+    def delete_retention_ms(self) -> int:
+        """How long a compacted topic keeps tombstones, in ms; Kafka's default where the broker does not say."""
+        return int(self.config.get("delete.retention.ms", 86_400_000))
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +311,10 @@ class Broker(Protocol):
         """Create them, and return when they can be used; one that exists by now is left as it is."""
         ...
 
+    async def delete_topics(self, names: Collection[str]) -> None:
+        """Delete those of them that exist, and return when they are gone."""
+        ...
+
     async def beginning_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]: ...
 
     async def end_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
@@ -309,6 +325,14 @@ class Broker(Protocol):
         self, group_id: str, partitions: Collection[TopicPartition]
     ) -> dict[TopicPartition, int | None]:
         """The group's committed offsets; None where it has none."""
+        ...
+
+    async def reset_committed(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
+        """Let a group without members stand at these offsets.
+
+        Raises:
+            BrokerError: the group has members, which would go on where they are.
+        """
         ...
 
     def consumer(

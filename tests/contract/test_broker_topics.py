@@ -6,7 +6,17 @@ import pytest
 
 from paperboy.brokers.protocol import Broker, TopicPartition, TopicSpec
 from paperboy.errors import BrokerError
-from tests.contract.conftest import PATIENCE_SEC, OpenBroker, connected, new_topic, unique, write
+from tests.contract.conftest import (
+    PATIENCE_SEC,
+    OpenBroker,
+    connected,
+    new_partition,
+    new_topic,
+    read_all,
+    reading,
+    unique,
+    write,
+)
 
 DEFAULTS = {
     "cleanup.policy": "delete",
@@ -70,6 +80,65 @@ async def test_a_topic_is_described_with_its_effective_settings(broker: OpenBrok
         other = await new_topic(connection, config=given)
         config = (await connection.describe_topics([other]))[other].config
         assert {name: config.get(name) for name in DEFAULTS} == DEFAULTS | given
+
+
+async def test_a_topic_has_an_id_of_its_own_that_stays(broker: OpenBroker) -> None:
+    async with connected(broker) as connection:
+        one, other = await new_topic(connection), await new_topic(connection)
+        described = await connection.describe_topics([one, other])
+        assert described[one].id
+        assert described[one].id != described[other].id
+        await connection.create_topics([TopicSpec(one, 1)])
+    async with connected(broker) as connection:
+        assert (await connection.describe_topics([one]))[one].id == described[one].id
+
+
+async def test_a_topic_that_is_deleted_and_made_anew_has_another_id_and_no_records(broker: OpenBroker) -> None:
+    async with connected(broker) as connection:
+        topic = await new_topic(connection, partitions=2)
+        await write(connection, TopicPartition(topic, 0), b"a", b"b")
+        before = (await connection.describe_topics([topic]))[topic]
+        await connection.delete_topics([topic])
+        assert await connection.describe_topics([topic]) == {}
+        await connection.create_topics([TopicSpec(topic, 3, config={"cleanup.policy": "compact"})])
+        after = (await connection.describe_topics([topic]))[topic]
+        assert after.id not in ("", before.id)
+        assert (after.partitions, after.config["cleanup.policy"]) == (3, "compact")
+        assert await connection.end_offsets([TopicPartition(topic, 0)]) == {TopicPartition(topic, 0): 0}
+
+
+async def test_deleting_topics_leaves_others_alone_and_does_not_mind_missing_ones(broker: OpenBroker) -> None:
+    async with connected(broker) as connection:
+        deleted, stays = await new_topic(connection), await new_topic(connection)
+        await write(connection, TopicPartition(stays, 0), b"a")
+        await connection.delete_topics([deleted, unique("topic")])
+        await connection.delete_topics([deleted])
+        await connection.delete_topics([])
+        assert list(await connection.describe_topics([deleted, stays])) == [stays]
+        assert [record.value for record in await read_all(connection, TopicPartition(stays, 0))] == [b"a"]
+
+
+async def test_a_topic_can_be_deleted_and_made_anew_again_and_again(broker: OpenBroker) -> None:
+    async with connected(broker) as connection:
+        topic, ids = unique("topic"), set()
+        for partitions in (1, 2, 3, 4):
+            await connection.create_topics([TopicSpec(topic, partitions)])
+            described = (await connection.describe_topics([topic]))[topic]
+            assert described.partitions == partitions
+            ids.add(described.id)
+            await connection.delete_topics([topic])
+        assert len(ids) == 4
+
+
+async def test_whoever_waits_for_records_of_a_topic_is_not_disturbed_by_its_deletion(broker: OpenBroker) -> None:
+    async with connected(broker) as connection:
+        deleted, stays = await new_partition(connection), await new_partition(connection)
+        async with reading(connection, {deleted: 0, stays: 0}) as reader:
+            waiting = asyncio.create_task(reader.fetch([deleted, stays], PATIENCE_SEC))
+            await connection.delete_topics([deleted.topic])
+            await write(connection, stays, b"a")
+            assert [record.value for record in (await waiting)[stays]] == [b"a"]
+            assert await reader.fetch([deleted], 0.1) == {}
 
 
 @pytest.mark.parametrize(

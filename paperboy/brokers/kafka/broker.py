@@ -1,7 +1,7 @@
 """A Kafka cluster, as one engine is connected to it."""
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
@@ -13,8 +13,10 @@ from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.record import default_records
 
 from paperboy.brokers.kafka.closing import stop_consumer
+from paperboy.brokers.kafka.commit import NO_MEMBER, commit_errors, commit_request
 from paperboy.brokers.kafka.consumer import KafkaConsumer
 from paperboy.brokers.kafka.errors import translated, translating
+from paperboy.brokers.kafka.metadata import TopicMetadata, topic_metadata
 from paperboy.brokers.kafka.options import ClientOptions
 from paperboy.brokers.kafka.producer import KafkaProducer
 from paperboy.brokers.kafka.reader import KafkaReader
@@ -36,6 +38,14 @@ _log = get_logger("paperboy.kafka")
 
 _RETRY_SEC = 0.5
 _TOPIC_EXISTS = 36
+_OF_THE_TOPIC = 1
+"""Among the places that a setting of a topic can come from: the topic itself."""
+_NOT_EMPTY = (
+    kafka_errors.UnknownMemberIdError,
+    kafka_errors.IllegalGenerationError,
+    kafka_errors.RebalanceInProgressError,
+)
+"""What a group with members says to a commit of somebody who is none."""
 
 
 class KafkaBroker:
@@ -95,14 +105,11 @@ class KafkaBroker:
 
     async def describe_topics(self, names: Collection[str]) -> dict[str, TopicDescription]:
         with translating(f"Describing topics on {self.name}"):
-            # Asking for a missing topic by name would create it where the cluster creates topics by itself.
-            existing = sorted(set(names) & set(await self._connected.list_topics()))
-            if not existing:
-                return {}
-            described = await self._connected.describe_topics(existing)
-            partitions = {topic["topic"]: len(topic["partitions"]) for topic in described if not topic["error_code"]}
-            configs = await self._configs(ConfigResourceType.TOPIC, list(partitions))
-            return {name: TopicDescription(name, count, configs[name]) for name, count in partitions.items()}
+            found = await topic_metadata(self._connected, names)
+            configs = await self._configs(ConfigResourceType.TOPIC, list(found)) if found else {}
+            return {
+                name: TopicDescription(name, topic.partitions, configs[name], topic.id) for name, topic in found.items()
+            }
 
     async def create_topics(self, topics: Sequence[TopicSpec]) -> None:
         if not topics:
@@ -122,8 +129,42 @@ class KafkaBroker:
                 if code not in (0, _TOPIC_EXISTS):
                     reason = (rest[0] if rest else None) or kafka_errors.for_code(code).__name__
                     raise BrokerError(f"Creating topic {name!r} on {self.name} failed: {reason}")
-            async with asyncio.timeout(self._connect_timeout_sec):
-                await self._until_usable([spec.name for spec in topics])
+            names = {spec.name for spec in topics}
+            await self._until(
+                names, lambda found: found.keys() == names and all(topic.usable for topic in found.values())
+            )
+
+    async def topic_names(self) -> list[str]:
+        """Every topic there is, sorted."""
+        with translating(f"Listing the topics of {self.name}"):
+            return sorted(await self._connected.list_topics())
+
+    async def topic_specs(self, names: Collection[str]) -> dict[str, TopicSpec]:
+        """Those of these topics that exist, as they would be created again: with the settings that are their own, and
+        without those that are the cluster's."""
+        with translating(f"Describing topics on {self.name}"):
+            found = await topic_metadata(self._connected, names)
+            entries = await self._config_entries(ConfigResourceType.TOPIC, list(found)) if found else {}
+        return {
+            name: TopicSpec(
+                name,
+                topic.partitions,
+                topic.replication_factor,
+                {key: value for key, value, _, source, *_ in entries[name] if source == _OF_THE_TOPIC},
+            )
+            for name, topic in found.items()
+        }
+
+    async def delete_topics(self, names: Collection[str]) -> None:
+        if not names:
+            return
+        with translating(f"Deleting topics on {self.name}"):
+            response = await self._connected.delete_topics(sorted(set(names)))
+            for name, code in response.topic_error_codes:
+                error = kafka_errors.for_code(code)
+                if error not in (kafka_errors.NoError, kafka_errors.UnknownTopicOrPartitionError):
+                    raise error(f"topic {name!r}")
+            await self._until(names, lambda found: not found)
 
     async def beginning_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         with translating(f"Asking {self.name} for beginning offsets"):
@@ -134,6 +175,17 @@ class KafkaBroker:
         with translating(f"Asking {self.name} for end offsets"):
             found = await self._connected_offsets.end_offsets(_theirs(partitions))
         return {partition: found[partition] for partition in partitions}
+
+    async def offsets_since(self, partitions: Collection[TopicPartition], time_ms: int) -> dict[TopicPartition, int]:
+        """Of each partition, the offset of the first record of this time (ms since 1970, UTC) or later; its end where
+        there is none."""
+        with translating(f"Asking {self.name} for offsets by time"):
+            found = await self._connected_offsets.offsets_for_times(dict.fromkeys(_theirs(partitions), max(0, time_ms)))
+        ends = await self.end_offsets(partitions)
+        return {
+            partition: end if (since := found.get(partition)) is None else since.offset
+            for partition, end in ends.items()
+        }
 
     async def committed(
         self, group_id: str, partitions: Collection[TopicPartition]
@@ -146,6 +198,18 @@ class KafkaBroker:
             )
         offsets = {partition: found[partition].offset for partition in partitions if partition in found}
         return {partition: offset if (offset := offsets.get(partition, -1)) >= 0 else None for partition in partitions}
+
+    async def reset_committed(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
+        if not offsets:
+            return
+        with translating(f"Resetting the committed offsets of group {group_id!r} on {self.name}"):
+            try:
+                await self._retrying(lambda: self._commit_for_nobody(group_id, offsets))
+            except _NOT_EMPTY as error:
+                raise BrokerError(
+                    f"Group {group_id!r} has members, which would go on where they are: stop its workers first; one"
+                    " that was killed is a member until its session has ended."
+                ) from error
 
     def consumer(
         self, group_id: str, topics: Collection[str], assignor: Assignor, options: MembershipOptions
@@ -199,12 +263,19 @@ class KafkaBroker:
                 connection.close()
 
     async def _configs(self, kind: ConfigResourceType, names: list[str]) -> dict[str, dict[str, str]]:
-        found: dict[str, dict[str, str]] = {name: {} for name in names}
+        found = await self._config_entries(kind, names)
+        return {
+            name: {entry[0]: entry[1] for entry in entries if entry[1] is not None} for name, entries in found.items()
+        }
+
+    async def _config_entries(self, kind: ConfigResourceType, names: list[str]) -> dict[str, list[Any]]:
+        """As aiokafka has them: name, value, whether it can be read only, whose setting it is, and more."""
+        found: dict[str, list[Any]] = {name: [] for name in names}
         for response in await self._connected.describe_configs([ConfigResource(kind, name) for name in names]):
             for code, message, _, name, entries in response.resources:
                 if code:
                     raise BrokerError(f"Reading the settings of {name!r} on {self.name} failed: {message}")
-                found[name] = {entry[0]: entry[1] for entry in entries if entry[1] is not None}
+                found[name] = entries
         return found
 
     async def _default_replication_factor(self) -> int:
@@ -213,16 +284,20 @@ class KafkaBroker:
             node = str(cluster["brokers"][0]["node_id"])
             return int((await self._configs(ConfigResourceType.BROKER, [node]))[node]["default.replication.factor"])
 
-    async def _until_usable(self, names: list[str]) -> None:
-        """A created topic has leaders a moment later."""
-        while True:
-            described = await self._connected.describe_topics(names)
-            if all(
-                not topic["error_code"] and all(not partition["error_code"] for partition in topic["partitions"])
-                for topic in described
-            ):
-                return
-            await asyncio.sleep(0.02)
+    async def _until(self, names: Collection[str], done: Callable[[Mapping[str, TopicMetadata]], bool]) -> None:
+        """What the controller has done to these topics the brokers hear a moment later."""
+        async with asyncio.timeout(self._connect_timeout_sec):
+            while True:
+                if done(await topic_metadata(self._connected, names)):
+                    return
+                await asyncio.sleep(0.02)
+
+    async def _commit_for_nobody(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
+        """A coordinator takes a commit of no member's while its group has none, and refuses it otherwise."""
+        admin = self._connected
+        coordinator = await admin.find_coordinator(group_id)
+        for error in commit_errors(await admin._client.send(coordinator, commit_request(group_id, NO_MEMBER, offsets))):
+            raise error
 
     async def _retrying(self, ask: Any) -> Any:
         """A coordinator that moves or loads is no answer: ask again for as long as connecting may take."""

@@ -2,18 +2,17 @@
 
 import asyncio
 import math
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka import TopicPartition as KafkaTopicPartition
 from aiokafka import errors as kafka_errors
-from aiokafka.protocol.commit import OffsetCommitRequest
 from aiokafka.protocol.group import HeartbeatRequest
 
 from paperboy.brokers.kafka.assignor import KafkaAssignor
 from paperboy.brokers.kafka.closing import stop_consumer
+from paperboy.brokers.kafka.commit import commit_errors, commit_request
 from paperboy.brokers.kafka.errors import translated, translating
 from paperboy.brokers.kafka.fetch import fetch
 from paperboy.brokers.protocol import (
@@ -159,13 +158,7 @@ class KafkaConsumer:
     async def commit(self, offsets: Mapping[TopicPartition, int], generation: int) -> None:
         doing = f"Commit of group {self._group_id!r} on {self._name}"
         membership = self._membership_of(generation, doing)
-        by_topic: dict[str, list[tuple[int, int, str]]] = defaultdict(list)
-        for partition, offset in offsets.items():
-            by_topic[partition.topic].append((partition.partition, offset, ""))
-        request = OffsetCommitRequest(
-            self._group_id, *membership, OffsetCommitRequest.DEFAULT_RETENTION_TIME, list(by_topic.items())
-        )
-        await self._ask(request, doing, _commit_errors)
+        await self._ask(commit_request(self._group_id, membership, offsets), doing, commit_errors)
 
     def rejoin(self) -> None:
         self._connected._coordinator.request_rejoin()
@@ -273,10 +266,6 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
 
 def _theirs(partitions: Collection[TopicPartition]) -> list[KafkaTopicPartition]:
     return [KafkaTopicPartition(*partition) for partition in partitions]
-
-
-def _commit_errors(response: Any) -> Iterable[type[Exception]]:
-    return [kafka_errors.for_code(code) for _, partitions in response.topics for _, code in partitions if code]
 
 
 def _heartbeat_errors(response: Any) -> Iterable[type[Exception]]:

@@ -1,6 +1,8 @@
 """Reading named partitions of Kafka from chosen offsets, outside any group."""
 
-from collections.abc import Collection, Mapping
+import asyncio
+from collections.abc import Collection, Coroutine, Mapping
+from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaTopicPartition
@@ -10,6 +12,8 @@ from paperboy.brokers.kafka.errors import translating
 from paperboy.brokers.kafka.fetch import fetch
 from paperboy.brokers.protocol import Record, TopicPartition
 from paperboy.errors import BrokerError
+
+_START_SEC: Final = 1.0
 
 
 class KafkaReader:
@@ -31,7 +35,7 @@ class KafkaReader:
             **self._options,
         )
         with translating(f"Connecting a reader to {self._name}"):
-            await self._consumer.start()
+            await _to_the_end(self._consumer.start())
             self._consumer.assign([KafkaTopicPartition(*partition) for partition in offsets])
             for partition, offset in offsets.items():
                 self._consumer.seek(KafkaTopicPartition(*partition), offset)
@@ -53,3 +57,14 @@ class KafkaReader:
             raise BrokerError(f"The reader of {self._name} is not open.")
         state = self._consumer._subscription.subscription.assignment.state_value(partition)
         return int(state.position)
+
+
+async def _to_the_end(starting: Coroutine[Any, Any, None]) -> None:
+    """A client whose start is cancelled half-way leaves a connection open: it is given a moment to come through."""
+    task = asyncio.ensure_future(starting)
+    try:
+        await asyncio.shield(task)
+    finally:
+        if not task.done():
+            await asyncio.wait([task], timeout=_START_SEC)
+            task.cancel()

@@ -2,7 +2,7 @@
 
 import re
 import weakref
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from urllib.parse import parse_qsl, urlsplit
 
 from paperboy.brokers.memory.cluster import MemoryCluster, memory_cluster
@@ -76,11 +76,35 @@ class MemoryBroker:
     async def describe_topics(self, names: Collection[str]) -> dict[str, TopicDescription]:
         await self._meet("describe")
         existing = [self.cluster.topics[name] for name in dict.fromkeys(names) if name in self.cluster.topics]
-        return {topic.name: TopicDescription(topic.name, len(topic.logs), dict(topic.config)) for topic in existing}
+        return {
+            topic.name: TopicDescription(topic.name, len(topic.logs), dict(topic.config), topic.id)
+            for topic in existing
+        }
 
     async def create_topics(self, topics: Sequence[TopicSpec]) -> None:
         await self._meet("create")
         self.cluster.create_topics(topics)
+
+    async def topic_names(self) -> list[str]:
+        """Every topic there is, sorted."""
+        await self._meet("describe")
+        return sorted(self.cluster.topics)
+
+    async def topic_specs(self, names: Collection[str]) -> dict[str, TopicSpec]:
+        """Those of these topics that exist, as they would be created again: with the settings that are their own, and
+        without those that are the cluster's."""
+        await self._meet("describe")
+        existing = [self.cluster.topics[name] for name in dict.fromkeys(names) if name in self.cluster.topics]
+        return {
+            topic.name: TopicSpec(
+                topic.name, len(topic.logs), topic.spec.replication_factor or 1, dict(topic.spec.config)
+            )
+            for topic in existing
+        }
+
+    async def delete_topics(self, names: Collection[str]) -> None:
+        await self._meet("delete")
+        self.cluster.delete_topics(names)
 
     async def beginning_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         await self._meet("offsets")
@@ -90,11 +114,22 @@ class MemoryBroker:
         await self._meet("offsets")
         return {partition: self.cluster.log(partition).stable_offset for partition in partitions}
 
+    async def offsets_since(self, partitions: Collection[TopicPartition], time_ms: int) -> dict[TopicPartition, int]:
+        """Of each partition, the offset of the first record of this time (ms since 1970, UTC) or later; its end where
+        there is none."""
+        await self._meet("offsets")
+        return {partition: self.cluster.log(partition).offset_since(time_ms) for partition in partitions}
+
     async def committed(
         self, group_id: str, partitions: Collection[TopicPartition]
     ) -> dict[TopicPartition, int | None]:
         await self._meet("committed")
         return self.cluster.committed(group_id, partitions)
+
+    async def reset_committed(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
+        await self._meet("commit")
+        self.cluster.reset_committed(group_id, offsets)
+        await self._meet("commit_ack")
 
     def consumer(
         self, group_id: str, topics: Collection[str], assignor: Assignor, options: MembershipOptions

@@ -1,6 +1,7 @@
 """The memory broker's time: that of the event loop, counted on from loop to loop."""
 
 import asyncio
+import contextvars
 import weakref
 from collections.abc import Callable
 
@@ -65,7 +66,10 @@ class Alarm:
             self._handle.cancel()
         self._loop = weakref.ref(loop)
         self._when = when
-        self._handle = loop.call_at(loop.time() + max(0.0, when - self._clock.elapsed()), self._rung)
+        # It belongs to the broker, and not to whoever happens to set it.
+        self._handle = loop.call_at(
+            loop.time() + max(0.0, when - self._clock.elapsed()), self._rung, context=contextvars.Context()
+        )
 
     def _rung(self) -> None:
         self._handle = None

@@ -61,6 +61,14 @@ class MemoryCluster:
         if refused is not None:
             raise refused
 
+    def delete_topics(self, names: Collection[str]) -> None:
+        """Delete those of them that exist, with what groups have committed for them."""
+        for name in dict.fromkeys(names):
+            if self.topics.pop(name, None) is not None:
+                for group in self._groups.values():
+                    group.forget_topic(name)
+                self._topic_changed(name)
+
     def create_partitions(self, topic: str, partitions: int) -> None:
         """Let a topic grow to this many partitions; groups that read it rebalance."""
         self.topic(topic).grow(partitions)
@@ -106,6 +114,11 @@ class MemoryCluster:
             raise TopicNotFound(f"{partition} does not exist on {self}: the topic has {len(logs)} partitions.")
         return logs[partition.partition]
 
+    def has(self, partition: TopicPartition) -> bool:
+        """Whether this partition exists."""
+        topic = self.topics.get(partition.topic)
+        return topic is not None and 0 <= partition.partition < len(topic.logs)
+
     def group(self, name: str) -> Group:
         """The coordinator of this group."""
         if name not in self._groups:
@@ -117,6 +130,17 @@ class MemoryCluster:
         group = self._groups.get(group_id)
         offsets: Mapping[TopicPartition, int] = {} if group is None else group.offsets
         return {partition: offsets.get(partition) for partition in partitions}
+
+    def reset_committed(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
+        """Let a group without members stand at these offsets.
+
+        Raises:
+            BrokerError: it has members.
+            TopicNotFound: one of the partitions does not exist.
+        """
+        for partition in offsets:
+            self.log(partition)
+        self.group(group_id).reset(offsets)
 
     def partition_counts(self, topics: Collection[str]) -> dict[str, int]:
         """How many partitions each of these topics has, by name; 0 where it does not exist."""

@@ -7,7 +7,17 @@ from typing import Literal
 from paperboy.brokers.memory.waiting import Signal, any_of
 
 Operation = Literal[
-    "start", "describe", "create", "offsets", "committed", "fetch", "produce", "produce_ack", "commit", "commit_ack"
+    "start",
+    "describe",
+    "create",
+    "delete",
+    "offsets",
+    "committed",
+    "fetch",
+    "produce",
+    "produce_ack",
+    "commit",
+    "commit_ack",
 ]
 """What a client asks of a broker. The acks are the answers: where one fails, the request was carried out."""
 

@@ -56,7 +56,7 @@ class Fetcher:
         try:
             async with asyncio.timeout(timeout_sec):
                 while not chunks:
-                    logs = [self._cluster.log(partition) for partition in named if partition in self._positions]
+                    logs = [self._cluster.log(partition) for partition in self._standing(named)]
                     await any_of([self._moved, *(log.appended for log in logs)])
                     chunks = self._take(named, max_records)
         except TimeoutError:
@@ -64,7 +64,7 @@ class Fetcher:
         return chunks
 
     def _take(self, named: Sequence[TopicPartition], max_records: int | None) -> dict[TopicPartition, list[Record]]:
-        standing = [] if self._held else [partition for partition in named if partition in self._positions]
+        standing = [] if self._held else self._standing(named)
         for partition in standing:
             self._check(partition)
         if max_records is not None and standing:
@@ -84,6 +84,10 @@ class Fetcher:
                 if max_records is not None:
                     max_records -= len(records)
         return chunks
+
+    def _standing(self, named: Sequence[TopicPartition]) -> list[TopicPartition]:
+        """Those that stand somewhere, in a topic that was not deleted meanwhile."""
+        return [at for at in named if at in self._positions and self._cluster.has(at)]
 
     def _check(self, partition: TopicPartition) -> None:
         log = self._cluster.log(partition)

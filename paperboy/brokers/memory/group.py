@@ -14,7 +14,7 @@ from typing import NamedTuple
 from paperboy.brokers.memory.clock import Alarm, MemoryClock
 from paperboy.brokers.memory.waiting import refuse, settle
 from paperboy.brokers.protocol import Member, MembershipOptions, TopicPartition
-from paperboy.errors import NotOwner
+from paperboy.errors import BrokerError, NotOwner
 
 _log = logging.getLogger("paperboy.brokers.memory")
 
@@ -148,6 +148,23 @@ class Group:
         self._hear_from(member)
         self.offsets.update(offsets)
 
+    def reset(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Commit for nobody.
+
+        Raises:
+            BrokerError: there are members.
+        """
+        if self._members:
+            raise BrokerError(
+                f"Group {self.name!r} has members, which would go on where they are: stop its workers first; one that"
+                " was killed is a member until its session has ended."
+            )
+        self.offsets.update(offsets)
+
+    def forget_topic(self, topic: str) -> None:
+        """A topic was deleted, and what was committed for it with it."""
+        self.offsets = {partition: offset for partition, offset in self.offsets.items() if partition.topic != topic}
+
     def leave(self, member_id: str) -> None:
         """Go; the others rebalance. Who is no member any more may say so too."""
         if member_id in self._members:
@@ -160,7 +177,7 @@ class Group:
             self._remove([self._members[member_id]])
 
     def topic_changed(self, topic: str) -> None:
-        """A topic was created or has grown: rebalance where a member reads it."""
+        """A topic was created, has grown or was deleted: rebalance where a member reads it."""
         if any(topic in member.subscription.topics for member in self._members.values()):
             self._begin_rebalance()
 

@@ -95,6 +95,10 @@ class PartitionLog:
         ]
         return records, self.stable_offset if stop == last else entries[stop - 1][0] + 1
 
+    def offset_since(self, time_ms: int) -> int:
+        """Of the first record with this timestamp or a later one; the end where there is none."""
+        return next((entry[0] for entry in self._entries if entry[1] >= time_ms), self.stable_offset)
+
     def delete_before(self, offset: int) -> None:
         """Drop what lies below `offset`, as retention or a deletion of records does."""
         self.start_offset = max(self.start_offset, min(offset, self.end_offset))

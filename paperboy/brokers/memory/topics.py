@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from paperboy.brokers.memory.batches import Batch, exceeds
 from paperboy.brokers.memory.log import PartitionLog
 from paperboy.brokers.protocol import TopicPartition, TopicSpec
+from paperboy.clock import random_id
 from paperboy.errors import BrokerError, RecordTooLarge
 
 _NEVER = str(2**63 - 1)
@@ -65,6 +66,10 @@ class Topic:
     def __init__(self, spec: TopicSpec) -> None:
         _check(spec)
         self.name = spec.name
+        self.spec = spec
+        """As it was created; it may have grown since."""
+        self.id = random_id()
+        """A store on disk outlives this process: no topic of any process has another's id."""
         self.config = {**DEFAULTS, **spec.config}
         self.compacted = "compact" in self.config["cleanup.policy"].split(",")
         self.delete_retention_ms = int(self.config["delete.retention.ms"])
