@@ -59,5 +59,9 @@ class TableError(PaperboyError):
     """A table was used where or how it cannot be."""
 
 
+class StoreError(PaperboyError):
+    """A store's disk or database did not do as it was told."""
+
+
 class CheckpointError(PaperboyError):
     """Finished work could not be made durable, and trying again did not help."""

@@ -1,21 +1,26 @@
 """Tables: keys and values that handlers keep between messages."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
 
 from paperboy.done import DONE, Done
 from paperboy.errors import ConfigurationError, TableError
-from paperboy.tables.keys import Key
-from paperboy.tables.partition import TablePartition
-from paperboy.tables.unit import Message, message_of_call
+from paperboy.serializers.protocol import Serializer
+from paperboy.tables.codec import codec, name_of
+from paperboy.tables.options import (
+    checked_count,
+    checked_on_change,
+    checked_serializer,
+    default_factory,
+    parsed_store,
+)
+from paperboy.tables.partition import UNSET, Change, TablePartition
+from paperboy.tables.scan import WhileHandled
+from paperboy.tables.snapshot import Entry, Snapshot
+from paperboy.tables.unit import Message, UnitBeside, message_of_call
 
-
-class Entry(NamedTuple):
-    """An entry of a table, and the partition it stands in."""
-
-    partition: int
-    key: Any
-    value: Any
+__all__ = ["Entry", "Table"]
 
 
 class Table:
@@ -25,22 +30,33 @@ class Table:
     message being handled, and is seen by messages of that partition only. What a message writes is taken back when
     the message fails.
 
-    Keys are str, bytes, int, float, bool, None, UUID, datetime or tuples of them; values are plain Python objects
-    (see docs/formats.md). A value comes back equal in value and type, or `set` raises. A value that was changed
-    after `get` or `set` is not changed in the table until it is `set` again.
+    Keys are str, bytes, int, float, bool, None, UUID, date, datetime or tuples of them; values are plain Python objects
+    (see docs/formats.md); or either is whatever a serializer of yours takes. A value comes back equal in value and
+    type, or `set` raises. A value that was changed after `get` or `set` is not changed in the table until it is `set`
+    again.
 
-        clicks = Table("clicks")
+        clicks = Table("clicks", default=0)
 
         class PageViews(Handler):
             topic = "page-views"
 
             @classmethod
             async def on_message(cls, msg, ctx):
-                clicks[msg.key] = clicks.get(msg.key, 0) + 1
+                clicks[msg.key] += 1
 
     Args:
         name: the table's name, unique in an engine.
-        store: ``"memory://"``, restored from the changelog at each start.
+        store: ``"memory://"``, restored from the changelog at each start; ``"rocksdb://"``, on disk under the engine's
+            ``state_dir``; or ``"rocksdb:///absolute/path"``, under that path in its place.
+        default: what a key that is not there is read as: a value that cannot change, or a callable that makes one.
+            Reading it writes nothing. None: there is none, and ``table[key]`` raises KeyError.
+        key_serializer: turns keys into bytes and back, in place of our own format. The bytes go to the store and to the
+            changelog as they are.
+        value_serializer: the same for values.
+        schema_version: from 1 on: of what your serializers write. A store that was written under another one is thrown
+            away, and restored from the changelog.
+        max_value_bytes: the largest value that `set` takes, as bytes; by default, what the changelog takes.
+        on_change: called with a `Change` for each key that has changed, after the checkpoint that has made it durable.
         changelog_topic_name: by default ``{group_id}-{name}-changelog``.
         changelog_topic_num_partitions: by default, and at all events, as many as the input topics have.
         changelog_topic_replication_factor: by default the cluster's own.
@@ -49,7 +65,7 @@ class Table:
         changelog_topic_max_compaction_lag_ms: its ``max.compaction.lag.ms``, in milliseconds.
 
     Raises:
-        ConfigurationError: the name or the store is not one.
+        ConfigurationError: the name or an option is not one.
     """
 
     def __init__(
@@ -57,6 +73,12 @@ class Table:
         name: str,
         store: str = "memory://",
         *,
+        default: Any = None,
+        key_serializer: Serializer | None = None,
+        value_serializer: Serializer | None = None,
+        schema_version: int = 1,
+        max_value_bytes: int | None = None,
+        on_change: Callable[[Change], object] | None = None,
         changelog_topic_name: str | None = None,
         changelog_topic_num_partitions: int | None = None,
         changelog_topic_replication_factor: int | None = None,
@@ -66,10 +88,20 @@ class Table:
     ) -> None:
         if not name or not isinstance(name, str):
             raise ConfigurationError(f"A table needs a name, and {name!r} is none.")
-        if store != "memory://":
-            raise ConfigurationError(f"Table {name!r}: the store {store!r} is not known; use 'memory://'.")
         self.name = name
         self.store = store
+        self.store_kind, self.store_path = parsed_store(name, store)
+        """``"memory"`` or ``"rocksdb"``, and the directory in place of the engine's ``state_dir``, if any."""
+        self.has_default = default is not None
+        self.make_default = default_factory(name, default)
+        self.key_serializer = checked_serializer(name, "key_serializer", key_serializer)
+        self.value_serializer = checked_serializer(name, "value_serializer", value_serializer)
+        self.codec = codec(key_serializer, value_serializer)
+        self.schema_version = checked_count(name, "schema_version", schema_version)
+        self.max_value_bytes = max_value_bytes
+        if max_value_bytes is not None:
+            checked_count(name, "max_value_bytes", max_value_bytes)
+        self.on_change = checked_on_change(name, on_change)
         self.changelog_topic_name = changelog_topic_name
         self.changelog_topic_num_partitions = changelog_topic_num_partitions
         self.changelog_topic_replication_factor = changelog_topic_replication_factor
@@ -87,11 +119,25 @@ class Table:
     def __repr__(self) -> str:
         return f"Table({self.name!r}, store={self.store!r})"
 
-    def get(self, key: Key, default: Any = None) -> Any:
-        """The value of `key`, or `default`.
+    @property
+    def definition(self) -> str:
+        """How keys and values are written. A store that was written under another definition is of no use.
+
+        Example:
+            >>> Table("clicks").definition
+            'keys: format 1; values: format 1; schema version: 1'
+        """
+        return (
+            f"keys: {name_of(self.key_serializer)}; values: {name_of(self.value_serializer)};"
+            f" schema version: {self.schema_version}"
+        )
+
+    def get(self, key: Any, default: Any = UNSET) -> Any:
+        """The value of `key`, or `default`, or else the table's own default.
 
         Raises:
             SerializationError: `key` cannot be a key.
+            DeserializationError: the value cannot be read.
             TableError: there is no message being handled here, or its task does not hold this table.
         """
         message = message_of_call.get()
@@ -101,12 +147,12 @@ class Table:
                 return partition.get(key, default)
         raise self._misused(message)
 
-    def set(self, key: Key, value: Any) -> Done:
+    def set(self, key: Any, value: Any) -> Done:
         """Put `value` under `key`: done when the call returns, with or without ``await``.
 
         Raises:
             SerializationError: `key` or `value` would not come back equal in value and type.
-            TableError: as `get`; or the value is larger than the changelog takes.
+            TableError: as `get`; or the value is larger than the table, or its changelog, takes.
         """
         message = message_of_call.get()
         if message is not None:
@@ -116,66 +162,160 @@ class Table:
                 return DONE
         raise self._misused(message)
 
-    def delete(self, key: Key) -> Done:
+    def delete(self, key: Any) -> Done:
         """Remove `key`, whether it is there or not: done when the call returns, with or without ``await``."""
         self._partition().delete(key)
         return DONE
 
-    def get_many(self, keys: Sequence[Key], default: Any = None) -> list[Any]:
+    def get_many(self, keys: Iterable[Any], default: Any = UNSET) -> list[Any]:
         """The values of `keys`, in their order, `default` for what is not there. Quicker than many `get`."""
         return self._partition().get_many(keys, default)
 
-    def set_many(self, entries: Mapping[Any, Any] | Iterable[tuple[Key, Any]]) -> Done:
-        """Put all these entries: a mapping, or pairs of key and value."""
-        partition = self._partition()
-        for key, value in entries.items() if isinstance(entries, Mapping) else entries:
-            partition.set(key, value)
+    def set_many(self, entries: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> Done:
+        """Put all these entries: a mapping, or pairs of key and value. Where one is refused, none is put."""
+        self._partition().set_many(entries.items() if isinstance(entries, Mapping) else entries)
         return DONE
 
-    def update(self, key: Key, fn: Callable[[Any], Any], default: Any = None) -> Any:
+    def delete_many(self, keys: Iterable[Any]) -> Done:
+        """Remove all these keys, whether they are there or not. Where one cannot be a key, none is removed."""
+        self._partition().delete_many(keys)
+        return DONE
+
+    def update(self, key: Any, fn: Callable[[Any], Any], default: Any = UNSET) -> Any:
         """Set `key` to ``fn(its value)`` (to ``fn(default)`` where it has none); returns the new value."""
         partition = self._partition()
         value = fn(partition.get(key, default))
         partition.set(key, value)
         return value
 
-    def __getitem__(self, key: Key) -> Any:
+    def __getitem__(self, key: Any) -> Any:
+        """Raises KeyError where `key` is not there, and the table has no default."""
         value = self._partition().get(key, _MISSING)
-        if value is _MISSING:
-            raise KeyError(key)
-        return value
+        if value is not _MISSING:
+            return value
+        if self.has_default:
+            return self.make_default()
+        raise KeyError(key)
 
-    def __setitem__(self, key: Key, value: Any) -> None:
+    def __setitem__(self, key: Any, value: Any) -> None:
         self._partition().set(key, value)
 
-    def __delitem__(self, key: Key) -> None:
+    def __delitem__(self, key: Any) -> None:
         """Raises KeyError where `key` is not there; `delete` does not mind."""
         partition = self._partition()
         if key not in partition:
             raise KeyError(key)
         partition.delete(key)
 
-    def __contains__(self, key: Key) -> bool:
+    def __contains__(self, key: Any) -> bool:
         return key in self._partition()
 
-    __iter__ = None
-    """Without it Python would try ``table[0]``, ``table[1]``, …"""
+    def __iter__(self) -> Iterator[Any]:
+        """As `keys`."""
+        return self.keys()
 
-    def snapshot(self) -> list["Entry"]:
+    def items(
+        self,
+        *,
+        prefix: Any = None,
+        start: Any = None,
+        stop: Any = None,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[tuple[Any, Any]]:
+        """The entries of a range of keys, in their order, as they are now: with all that this message has written so
+        far, and without what is written while you iterate. Decoded one by one, as they come up.
+
+        Keys are ordered as docs/formats.md says: numbers by size, str by code point, tuples by their first difference;
+        with a `key_serializer`, by the bytes it makes.
+
+            for (user, day), clicks in table.items(prefix=("anna",), limit=10): ...
+            for day, clicks in table.items(start=date(2026, 1, 1), stop=date(2026, 2, 1)): ...
+
+        Args:
+            prefix: what the keys begin with: a str or bytes, or a tuple of the first elements of tuples. With a
+                `key_serializer`, the bytes that the serialized keys begin with.
+            start: the first key; it need not be there. Not together with `prefix`; nor is `stop`.
+            stop: the first key that is no longer wanted.
+            reverse: from the last to the first.
+            limit: so many entries at most.
+
+        Raises:
+            SerializationError: `prefix`, `start` or `stop` cannot be what it is given as.
+            DeserializationError: while iterating: an entry cannot be read.
+            TableError: as `get`; the arguments do not go together; or, while iterating, the message has ended or has
+                failed.
+        """
+        return self._scan(TablePartition.items, prefix, start, stop, reverse, limit)
+
+    def keys(
+        self,
+        *,
+        prefix: Any = None,
+        start: Any = None,
+        stop: Any = None,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[Any]:
+        """The keys of a range, as `items`; values are not decoded."""
+        return self._scan(TablePartition.keys, prefix, start, stop, reverse, limit)
+
+    def values(
+        self,
+        *,
+        prefix: Any = None,
+        start: Any = None,
+        stop: Any = None,
+        reverse: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[Any]:
+        """The values of a range, as `items`; keys are not decoded."""
+        return self._scan(TablePartition.values, prefix, start, stop, reverse, limit)
+
+    @asynccontextmanager
+    async def lock(self, key: Any, *keys: Any) -> AsyncIterator[None]:
+        """Hold keys, in a handler with ``concurrency``, against other messages that lock them: what is read inside
+        stays as it is, where all who write these keys lock them.
+
+        They are held until the message has ended, because its writes show to others only then. Where messages run one
+        after another it costs nothing.
+
+            async with totals.lock(account):
+                totals[account] += await price_of(msg)
+
+        Args:
+            keys: further keys. Name all that a message needs in one call: they are taken in one order, so that two
+                messages cannot wait for each other.
+
+        Raises:
+            SerializationError: one of them cannot be a key.
+            TableError: as `get`; or the message would wait for one that waits for it.
+        """
+        partition = self._partition()
+        encoded_keys = [partition.encoded_key(each) for each in (key, *keys)]
+        message = message_of_call.get()
+        assert message is not None
+        unit: object = message.unit
+        if isinstance(unit, UnitBeside):
+            await unit.lock(self.name, encoded_keys)
+        yield
+
+    def len_estimate(self) -> int:
+        """About how many entries this partition has, without counting them."""
+        return self._partition().len_estimate()
+
+    def snapshot(self) -> Snapshot:
         """The checkpointed entries of the partitions that this process holds, for use outside handlers.
 
-        A list, in the order of partitions and keys, because a key may stand in several partitions.
+            for partition, page, count in clicks.snapshot():
+                print(page, count)
 
         Raises:
             TableError: the table is registered with no running engine.
         """
         if self._held is None:
             raise TableError(f"Table {self.name!r} has no snapshot: no engine that it is registered with is running.")
-        return [
-            Entry(number, key, value)
-            for number, partition in self._held()
-            for key, value in partition.committed_items()
-        ]
+        return Snapshot(self, [partition for _, partition in self._held()])
 
     def attach(self, held: Callable[[], Iterable[tuple[int, TablePartition]]] | None) -> None:
         """For the engine: finds the partitions held by this process, with their numbers; None when it has stopped.
@@ -193,6 +333,15 @@ class Table:
         if message is None or message.unit.message is not message or self.name not in message.unit.tables:
             raise self._misused(message)
         return message.unit.tables[self.name]
+
+    def _scan(
+        self, read: Callable[..., Iterator[Any]], prefix: Any, start: Any, stop: Any, reverse: bool, limit: int | None
+    ) -> Iterator[Any]:
+        partition = self._partition()
+        scan = read(partition, partition.range(prefix, start, stop), reverse=reverse, limit=limit)
+        message = message_of_call.get()
+        assert message is not None
+        return WhileHandled(self.name, message, scan)
 
     def _misused(self, message: Message | None) -> TableError:
         if message is None:

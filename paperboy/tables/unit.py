@@ -1,7 +1,8 @@
 """How a table call finds the message, and the task, that it belongs to."""
 
+from collections.abc import Collection
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from paperboy.tables.partition import TablePartition, Undo
@@ -18,6 +19,15 @@ class Unit(Protocol):
     """This task's part of each table its handlers use, by table name."""
     undo: "Undo"
     """How to take back what the message has written so far."""
+
+
+@runtime_checkable
+class UnitBeside(Protocol):
+    """A unit beside which others run. Where messages run one after another, no key has to be locked."""
+
+    async def lock(self, table: str, keys: Collection[bytes]) -> None:
+        """Hold these keys until the message in hand has ended."""
+        ...
 
 
 class Message(Protocol):

@@ -1,5 +1,6 @@
 """Stores: the bytes underneath a table."""
 
-from paperboy.tables.stores.protocol import Store
+from paperboy.tables.stores.options import RocksDBOptions
+from paperboy.tables.stores.protocol import Scan, Store, StoreIdentity
 
-__all__ = ["Store"]
+__all__ = ["RocksDBOptions", "Scan", "Store", "StoreIdentity"]

@@ -1,0 +1,30 @@
+"""What turns objects into bytes and back."""
+
+from typing import Any, Protocol, runtime_checkable
+
+
+@runtime_checkable
+class Serializer(Protocol):
+    """Both ways between an object and its bytes, for what is written and read again: the keys and values of tables.
+
+    Equal objects are to become equal bytes: for a key, its bytes are what it is found by.
+
+    A serializer that would bring back something else than it was given is found out where the object is set: each
+    one is read back and compared. A serializer whose every result is sure to be equal, and of the same type, may say
+    so with an attribute ``lossless = True``, and saves that.
+
+        class Text:
+            def serialize(self, value: str) -> bytes:
+                return value.encode()
+
+            def deserialize(self, data: bytes) -> str:
+                return data.decode()
+    """
+
+    def serialize(self, value: Any, /) -> bytes:
+        """The bytes of `value`. Whatever it raises becomes a `SerializationError`, and nothing is written."""
+        ...
+
+    def deserialize(self, data: bytes, /) -> Any:
+        """What `serialize` made these bytes of. Whatever it raises becomes a `DeserializationError`."""
+        ...
