@@ -2,26 +2,15 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
-from paperboy.brokers.protocol import Ack, Consumer, Outgoing, Producer, TopicPartition
-from paperboy.clock import Clock
+from paperboy.brokers.protocol import Ack, Broker, Consumer, Outgoing, Producer, TopicPartition
+from paperboy.engine.reclaim import reclaim
+from paperboy.engine.stores import TaskTable
 from paperboy.errors import BrokerError, NotOwner
-from paperboy.tables.partition import Layer, TablePartition, changelog_values
+from paperboy.tables.partition import Layer, changelog_values
 
 _SLICE = 4_000
 """Changed keys that are encoded before the loop gets its turn."""
-
-
-class ForeignWrite(BrokerError):
-    """Somebody else has written to a changelog since this task's store was last in step with it."""
-
-
-class ChangelogPartition(Protocol):
-    """A table's partition with the changelog partition behind it."""
-
-    partition: TablePartition
-    changelog: TopicPartition
 
 
 class Checkpoint:
@@ -29,13 +18,14 @@ class Checkpoint:
 
     1. swap each table's layer for a new one (here, in the constructor: the task goes on at once);
     2. write the last value of each changed key to the changelog (outputs were flushed just before);
-    3. wait for every ack, of outputs and of changelog records;
-    4. write the changes and the changelog offset they reach to the store, atomically;
+    3. wait for every ack, of outputs and of changelog records; where those say that somebody else has written between,
+       reclaim the changelog;
+    4. write the changes and the changelog offset they reach to each store, atomically;
     5. commit the input positions;
-    6. report (`commit_error`, `changed_keys`).
+    6. report (`commit_error`, `changed_keys`, and what a table's ``on_change`` wants to hear).
 
     Ownership is asked for before 2 (of the group itself), 4 and 5. If 2 to 4 fail, the swapped layers are of no use any
-    more: the task drops its work and restores. If only 5 fails, the next checkpoint commits.
+    more: the task drops its work and goes back to what is durable. If only 5 fails, the next checkpoint commits.
 
     Args:
         tables: the task's tables and their changelogs.
@@ -46,12 +36,12 @@ class Checkpoint:
 
     def __init__(
         self,
-        tables: Sequence[ChangelogPartition],
+        tables: Sequence[TaskTable],
         positions: Mapping[TopicPartition, int],
         outputs: Sequence["asyncio.Future[Ack]"],
+        broker: Broker,
         consumer: Consumer,
         producer: Producer,
-        clock: Clock,
         generation: int,
     ) -> None:
         self.positions = positions
@@ -59,11 +49,11 @@ class Checkpoint:
         """Why step 5 failed, if it alone did."""
         self.changed_keys = 0
         self._outputs = outputs
+        self._broker = broker
         self._consumer = consumer
         self._producer = producer
-        self._clock = clock
         self._generation = generation
-        self._layers: list[tuple[ChangelogPartition, Layer]] = [
+        self._layers: list[tuple[TaskTable, Layer]] = [
             (table, table.partition.freeze()) for table in tables if table.partition.layer
         ]
 
@@ -72,16 +62,17 @@ class Checkpoint:
 
         Raises:
             NotOwner: the assignment is over; nothing more may be written.
-            BrokerError: step 2 or 3 failed, or the changelog is not as the store expects (`ForeignWrite`).
+            BrokerError: step 2 or 3 failed.
+            StoreError: step 4 failed.
         """
         if self._layers:
             # A process that stood still would believe it owns the task, and write old values over the new owner's.
             await self._consumer.confirm(self._generation)
         self._check_owned()
+        now_ms = self._broker.clock.time_ms()
         written = []
         for table, layer in self._layers:  # 2
             changes = await self._encoded(layer)
-            now_ms = self._clock.time_ms()
             records: list[Outgoing] = [(key, value, (), now_ms) for key, value in changes.items()]
             acks = await self._producer.send(table.changelog, records)
             written.append((table, changes, acks))
@@ -91,12 +82,37 @@ class Checkpoint:
             await asyncio.wait(waiting)
         for ack in waiting:
             ack.result()
-        reached = [_offset_reached(table, acks) for table, _, acks in written]
+        reached = [await self._reached(table, changes, acks) for table, changes, acks in written]
         self._check_owned()
         for (table, changes, _), offset in zip(written, reached, strict=True):  # 4
-            table.partition.store.write(changes, offset)
+            table.partition.store.write(changes, offset, now_ms)
             table.partition.thaw()
-        await self._commit()  # 5
+        try:
+            await self._commit()  # 5
+        finally:
+            await self._report_changes()  # 6: they are durable, whoever owns the task now
+
+    async def _reached(
+        self, table: TaskTable, changes: Mapping[bytes, bytes | None], acks: Sequence["asyncio.Future[Ack]"]
+    ) -> int:
+        """The changelog offset behind the batches just written, which must stand right behind what the store knows."""
+        expected = table.partition.store.changelog_offset or 0
+        for future in acks:
+            base_offset, records = future.result()
+            if base_offset != expected:
+                return await reclaim(table, changes, self._broker, self._consumer, self._producer, self._generation)
+            expected += records
+        return expected
+
+    async def _report_changes(self) -> None:
+        for table, layer in self._layers:
+            on_change = table.partition.on_change
+            if on_change is None:
+                continue
+            for number, change in enumerate(table.partition.changes(layer), 1):
+                on_change(change)
+                if number % _SLICE == 0:
+                    await asyncio.sleep(0)
 
     async def _commit(self) -> None:
         if not self.positions:
@@ -122,18 +138,3 @@ class Checkpoint:
     def _check_owned(self) -> None:
         if not self._consumer.owns(self._generation):
             raise NotOwner("The assignment this checkpoint belongs to is over.")
-
-
-def _offset_reached(table: ChangelogPartition, acks: Sequence["asyncio.Future[Ack]"]) -> int:
-    """The changelog offset after the batches just written, which must stand right behind what the store knows."""
-    expected = table.partition.store.changelog_offset or 0
-    for future in acks:
-        base_offset, records = future.result()
-        if base_offset != expected:
-            where = "at an unknown offset" if base_offset < 0 else f"at offset {base_offset}"
-            raise ForeignWrite(
-                f"A batch of changelog {table.changelog} landed {where}, where table {table.partition.table!r} expected"
-                f" {expected}: somebody else has written to it, or a retry hid where it stands."
-            )
-        expected += records
-    return expected

@@ -2,12 +2,15 @@
 
 import difflib
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from paperboy.engine.modes import Mode
+from paperboy.engine.restoring import Restoring
 from paperboy.errors import ConfigurationError
+from paperboy.tables.stores.options import RocksDBOptions
 
 AutoOffsetReset = Literal["earliest", "latest"]
 CreateTopics = Literal["auto", "never"]
@@ -52,6 +55,10 @@ class Options:
     """At most this long after a message has finished a checkpoint begins that makes it durable."""
     drain_timeout_sec: float = 30.0
     """How long a stop or a rebalance waits for the messages in hand."""
+    blocked_loop_sec: float = 1.0
+    """A hook (or whatever else) that keeps the event loop from turning for longer than this is reported in the log."""
+    stalled_sec: float = 60.0
+    """For `Engine.health`: a task whose position does not move for so long, though its lag is not 0, is stalled."""
     connect_timeout_sec: float = 30.0
     """How long the start tries to reach the broker."""
     session_timeout_sec: float = 10.0
@@ -69,6 +76,13 @@ class Options:
     """As `max_overlay_bytes`, in changed keys."""
     max_unacked_bytes: int = 16 * 1024 * 1024
     """Sent records of one task that the broker has not acknowledged: above this, the task waits."""
+    state_dir: str | os.PathLike[str] = ".paperboy"
+    """Where ``rocksdb://`` tables are kept: under ``{state_dir}/{group_id}``, in a directory for each worker."""
+    rocksdb: RocksDBOptions = field(default_factory=RocksDBOptions)
+    """How RocksDB is set up."""
+    on_restore: Callable[[str, Restoring], object] | None = None
+    """Called with a task's name and how far its restore has come, every second while it is being restored, and at its
+    end."""
     client_options: Mapping[str, object] | None = None
     """Further options of aiokafka's clients (security, sizes, time-outs), by their names there."""
 
@@ -79,7 +93,7 @@ class Options:
         Raises:
             ConfigurationError: one is unknown, missing or out of range; the sentence names it.
         """
-        known = [field.name for field in fields(cls)]
+        known = [option.name for option in fields(cls)]
         for name in given:
             if name not in known:
                 close = difflib.get_close_matches(name, known, n=1)
@@ -112,14 +126,17 @@ class Options:
         for name in ("fail_on_exception", "enable_auto_commit", "with_bulk_mode", "stop_at_end"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigurationError(f"{name}={getattr(self, name)!r} must be True or False.")
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.type is int and (type(value) is not int or value < 1):
-                raise ConfigurationError(f"{field.name}={value!r} must be a whole number above 0.")
-            if field.type is float and not (type(value) in (int, float) and 0 < value < math.inf):
-                raise ConfigurationError(f"{field.name}={value!r} must be a number above 0.")
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if option.type is int and (type(value) is not int or value < 1):
+                raise ConfigurationError(f"{option.name}={value!r} must be a whole number above 0.")
+            if option.type is float and not (type(value) in (int, float) and 0 < value < math.inf):
+                raise ConfigurationError(f"{option.name}={value!r} must be a number above 0.")
         for name, is_right, kind in (
             ("on_mode_change", callable, "a callable"),
+            ("on_restore", callable, "a callable"),
+            ("state_dir", lambda value: isinstance(value, str | os.PathLike) and os.fspath(value), "a path"),
+            ("rocksdb", lambda value: isinstance(value, RocksDBOptions), "RocksDBOptions(…)"),
             ("client_options", lambda value: isinstance(value, Mapping), "a dict"),
             ("group_instance_id", lambda value: isinstance(value, str) and value, "a string that is not empty"),
             ("steps", _is_list_of_lists, "a list of lists of handlers"),

@@ -11,6 +11,7 @@ from paperboy.engine.topology import (
     changelog_spec,
     changelog_topic,
     check_changelog,
+    check_global_topic,
     missing_topics,
     partition_count,
     topic_groups,
@@ -18,6 +19,7 @@ from paperboy.engine.topology import (
 from paperboy.errors import ConfigurationError
 from paperboy.handlers.dispatch import Dispatch
 from paperboy.log import get_logger
+from paperboy.tables.global_table import GlobalTable
 from paperboy.tables.table import Table
 
 _log = get_logger("paperboy.engine")
@@ -33,6 +35,10 @@ class Changelog:
     partitions: int
     max_record_bytes: int
     """The largest record it takes."""
+    delete_retention_ms: int
+    """How long it keeps tombstones."""
+    topic_id: str
+    """The broker's own id of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +48,27 @@ class Prepared:
     """Every partition of every input topic."""
     changelogs: Mapping[str, Changelog]
     """By table name."""
+    global_topics: Mapping[str, TopicDescription]
+    """By global table name."""
 
 
 async def prepare(
-    broker: Broker, options: Options, dispatches: Mapping[str, Dispatch], tables: Mapping[str, Table]
+    broker: Broker,
+    options: Options,
+    dispatches: Mapping[str, Dispatch],
+    tables: Mapping[str, Table],
+    global_tables: Mapping[str, GlobalTable],
 ) -> Prepared:
     """Check the topics, and create the changelogs that are missing.
 
     Raises:
         ConfigurationError: a topic is missing or is not as it must be; the sentence names it and the remedy.
     """
-    groups = topic_groups(list(dict.fromkeys(dispatches.values())), tables)
+    groups = topic_groups(list(dict.fromkeys(dispatches.values())), tables, global_tables)
+    ours = {changelog_topic(table, options.group_id) for table in tables.values()}
+    global_topics = await _global_topics(
+        broker, options, [table for table in global_tables.values() if table.topic not in ours]
+    )
     inputs = await _input_topics(broker, options, sorted(dispatches), tables)
     specs = {}
     for group in groups:
@@ -66,11 +82,34 @@ async def prepare(
     return Prepared(
         groups=groups,
         inputs=_partitions(inputs),
-        changelogs={
-            table: Changelog(spec.name, spec.partitions, described[spec.name].max_message_bytes)
-            for table, spec in specs.items()
+        changelogs={table: _changelog(described[spec.name]) for table, spec in specs.items()},
+        global_topics={
+            name: global_topics.get(table.topic) or described[table.topic] for name, table in global_tables.items()
         },
     )
+
+
+def _changelog(topic: TopicDescription) -> Changelog:
+    return Changelog(topic.name, topic.partitions, topic.max_message_bytes, topic.delete_retention_ms, topic.id)
+
+
+async def _global_topics(
+    broker: Broker, options: Options, tables: Sequence[GlobalTable]
+) -> dict[str, TopicDescription]:
+    """The topics of these global tables, by their names. Looked at before inputs are: where both are ours to create,
+    a topic that is both is compacted."""
+    if not tables:
+        return {}
+    names = {table.topic for table in tables}
+    if broker.new_topic_partitions is not None and options.create_topics == "auto":
+        compacted = {"cleanup.policy": "compact"}
+        await broker.create_topics(
+            [TopicSpec(name, broker.new_topic_partitions, config=compacted) for name in sorted(names)]
+        )
+    found = await broker.describe_topics(names)
+    for table in tables:
+        check_global_topic(table, found.get(table.topic), broker.name)
+    return found
 
 
 async def _input_topics(

@@ -1,94 +1,145 @@
 """Bringing a task's stores to the end of their changelogs."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from paperboy.brokers.protocol import Broker, TopicPartition
-from paperboy.engine.checkpoint import ChangelogPartition
-from paperboy.errors import OffsetOutOfRange
-from paperboy.log import get_logger
-
-_log = get_logger("paperboy.restore")
+from paperboy.brokers.protocol import Broker, Reader, Record, TopicPartition
+from paperboy.engine.restoring import RestoreProgress
+from paperboy.engine.stores import TaskTable
+from paperboy.errors import BrokerError, OffsetOutOfRange
 
 _FETCH_TIMEOUT_SEC = 0.1
 """A tail without records gives a fetch nothing to return with: this is what it costs each restore."""
+_SLICE = 5_000
+"""Records that are written to a store before the loop gets its turn."""
 
 
-async def restore(
-    tables: Sequence[ChangelogPartition], broker: Broker, report: Callable[[int], None] = lambda records: None
-) -> None:
+async def restore(tables: Sequence[TaskTable], broker: Broker, progress: RestoreProgress) -> None:
     """Read each changelog partition from its store's own offset to the end it has now.
 
     The end is a position, not a record: a tail of transaction markers or compacted gaps ends the restore as well.
-    A store that stands before the changelog's beginning, or beyond its end, is wiped, restored from the beginning,
-    and says so.
-
-    Args:
-        report: told how many changelog records each fetch brought.
+    A store that the changelog cannot bring up to date is wiped, restored from the beginning, and says so.
 
     Raises:
         BrokerError: the changelog cannot be read.
+        StoreError: a store does not take what is read.
     """
     if not tables:
         return
     by_partition = {table.changelog: table for table in tables}
     while True:
+        now_ms = broker.clock.time_ms()
         begins = await broker.beginning_offsets(by_partition)
         ends = await broker.end_offsets(by_partition)
+        for changelog, table in by_partition.items():
+            await _wipe_if_useless(table, begins[changelog], ends[changelog], now_ms)
+        # A store that cannot tell stands where the changelog begins.
         starts = {
-            changelog: _start(table, begins[changelog], ends[changelog]) for changelog, table in by_partition.items()
+            changelog: begins[changelog] if (offset := table.partition.store.changelog_offset) is None else offset
+            for changelog, table in by_partition.items()
         }
+        progress.expect(sum(ends[changelog] - start for changelog, start in starts.items()))
         try:
-            await _read(by_partition, starts, ends, broker, report)
+            await _read(by_partition, starts, ends, broker, progress, now_ms)
             return
         except OffsetOutOfRange as error:
             # Deleted under our feet: what is left of the log no longer holds everything from where we stood.
             table = by_partition[TopicPartition(error.topic, error.partition)]
-            _log.warning("store wiped", table=table.partition.table, changelog=str(table.changelog), reason=str(error))
-            table.partition.store.clear()
+            await table.held.wipe(str(error))
+
+
+def uselessness(
+    offset: int | None, begin: int, end: int, in_step_ms: int | None, now_ms: int, delete_retention_ms: int
+) -> str | None:
+    """Why a store that stands at `offset` cannot be brought up to date; None where it can.
+
+    Args:
+        begin, end: what the changelog holds.
+        in_step_ms: when the store lacked nothing below its offset.
+        delete_retention_ms: how long the changelog keeps tombstones: older ones may be gone, unread by this store, and
+            what they deleted would come back.
+    """
+    if offset is None:
+        return None
+    if not begin <= offset <= end:
+        return f"it stands at offset {offset}, and the changelog holds {begin} to {end}"
+    away_ms = now_ms - (in_step_ms or 0)
+    if offset < end and away_ms >= delete_retention_ms:
+        return (
+            f"it was away for {away_ms / 3_600_000:.1f} h, and the changelog keeps tombstones for"
+            f" {delete_retention_ms / 3_600_000:.1f} h (delete.retention.ms)"
+        )
+    return None
+
+
+async def _wipe_if_useless(table: TaskTable, begin: int, end: int, now_ms: int) -> None:
+    store = table.partition.store
+    reason = uselessness(store.changelog_offset, begin, end, store.in_step_ms, now_ms, table.delete_retention_ms)
+    if reason is not None:
+        await table.held.wipe(reason)
 
 
 async def _read(
-    tables: dict[TopicPartition, ChangelogPartition],
-    starts: dict[TopicPartition, int],
-    ends: dict[TopicPartition, int],
+    tables: Mapping[TopicPartition, TaskTable],
+    starts: Mapping[TopicPartition, int],
+    ends: Mapping[TopicPartition, int],
     broker: Broker,
-    report: Callable[[int], None],
+    progress: RestoreProgress,
+    now_ms: int,
 ) -> None:
-    missing = {changelog: start for changelog, start in starts.items() if start < ends[changelog]}
     for changelog, start in starts.items():
-        if changelog not in missing:
-            tables[changelog].partition.store.write({}, start)
-    if not missing:
-        return
-    reader = broker.reader()
-    try:
-        await reader.start(missing)
-        unfinished = list(missing)
-        while unfinished:
-            chunks = await reader.fetch(unfinished, _FETCH_TIMEOUT_SEC)
-            for changelog in unfinished:
-                records = chunks.get(changelog, ())
-                changes: dict[Any, Any] = {record.key: record.value for record in records}
-                tables[changelog].partition.store.write(changes, reader.position(changelog))
-                report(len(records))
-            unfinished = [changelog for changelog in unfinished if reader.position(changelog) < ends[changelog]]
-    finally:
-        await reader.stop()
+        store = tables[changelog].partition.store
+        if store.changelog_offset is None:
+            store.write({}, start, now_ms)
+    unfinished = [changelog for changelog, start in starts.items() if start < ends[changelog]]
+    if unfinished:
+        reader = broker.reader()
+        try:
+            await reader.start({changelog: starts[changelog] for changelog in unfinished})
+            while unfinished:
+                chunks = await reader.fetch(unfinished, _FETCH_TIMEOUT_SEC)
+                for changelog in unfinished:
+                    await _take_over(tables[changelog], chunks.get(changelog, []), reader, progress)
+                unfinished = [changelog for changelog in unfinished if reader.position(changelog) < ends[changelog]]
+        finally:
+            await reader.stop()
+    for changelog, start in starts.items():
+        # Only now is the store known to lack nothing: until here, what it was before the restore counted.
+        table = tables[changelog]
+        table.partition.store.write({}, _reached(table), now_ms)
+        if start < ends[changelog]:
+            await table.held.flush()
 
 
-def _start(table: ChangelogPartition, begin: int, end: int) -> int:
+async def _take_over(table: TaskTable, records: Sequence[Record], reader: Reader, progress: RestoreProgress) -> None:
+    """Write a chunk to the store, in slices that leave the loop its turn."""
     store = table.partition.store
-    offset = store.changelog_offset
-    if offset is None:
-        return begin
-    if begin <= offset <= end:
-        return offset
-    _log.warning(
-        "store wiped",
-        table=table.partition.table,
-        changelog=str(table.changelog),
-        reason=f"it stands at offset {offset}, and the changelog holds {begin} to {end}",
+    before = _reached(table)
+    in_step_ms = store.in_step_ms or 0
+    for start in range(0, len(records), _SLICE):
+        part = records[start : start + _SLICE]
+        changes: dict[Any, Any] = {record.key: record.value for record in part}
+        if None in changes or b"" in changes:
+            raise BrokerError(_foreign(table, part))
+        store.write(changes, part[-1].offset + 1, in_step_ms)
+        await asyncio.sleep(0)
+    position = reader.position(table.changelog)
+    if position > _reached(table):  # past transaction markers and compacted gaps
+        store.write({}, position, in_step_ms)
+    progress.passed(len(records), _reached(table) - before)
+    if store.flush_due:
+        await table.held.flush()
+
+
+def _reached(table: TaskTable) -> int:
+    return table.partition.store.changelog_offset or 0
+
+
+def _foreign(table: TaskTable, records: Sequence[Record]) -> str:
+    offset = next(record.offset for record in records if not record.key)
+    return (
+        f"Changelog {table.changelog} of table {table.partition.table!r} holds a record without a key at offset"
+        f" {offset}, which no table writes: somebody else has written to it; give the table a changelog of its own"
+        " (changelog_topic_name)."
     )
-    store.clear()
-    return begin

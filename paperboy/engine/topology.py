@@ -3,11 +3,16 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from types import MappingProxyType
+from typing import Final
 
 from paperboy.brokers.protocol import TopicDescription, TopicSpec
 from paperboy.errors import ConfigurationError
 from paperboy.handlers.dispatch import Dispatch
+from paperboy.tables.global_table import GlobalTable
 from paperboy.tables.table import Table
+
+_NO_GLOBAL_TABLES: Final[Mapping[str, GlobalTable]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +40,12 @@ class TaskId:
         return f"{self.group}[{self.partition}]"
 
 
-def topic_groups(dispatches: Sequence[Dispatch], tables: Mapping[str, Table]) -> list[TopicGroup]:
-    """The connected components of topics and tables, sorted by name.
+def topic_groups(
+    dispatches: Sequence[Dispatch],
+    tables: Mapping[str, Table],
+    global_tables: Mapping[str, GlobalTable] = _NO_GLOBAL_TABLES,
+) -> list[TopicGroup]:
+    """The connected components of topics and tables, sorted by name. Global tables connect nothing.
 
     Raises:
         ConfigurationError: a handler names a table that is not registered, one group gets two names, or two get one.
@@ -45,7 +54,7 @@ def topic_groups(dispatches: Sequence[Dispatch], tables: Mapping[str, Table]) ->
     users: dict[str, list[str]] = {name: [] for name in tables}
     names: dict[str, str] = {}
     for dispatch in dispatches:
-        for name in _tables_of(dispatch, tables):
+        for name in _tables_of(dispatch, tables, global_tables):
             users[name].extend(dispatch.topics)
         if dispatch.group_name is not None:
             names.update(dict.fromkeys(dispatch.topics, dispatch.group_name))
@@ -122,8 +131,8 @@ def check_changelog(spec: TopicSpec, found: TopicDescription) -> None:
     if found.partitions != spec.partitions:
         raise ConfigurationError(
             f"Changelog {found.name!r} has {found.partitions} partitions, but the input topics have"
-            f" {spec.partitions}: the table's entries would be in the wrong places; recreate the changelog, or use"
-            " another table name."
+            f" {spec.partitions}: the table's entries would be in the wrong places; stop all workers, and run"
+            " 'paperboy reset' for this engine, or use another table name."
         )
     policy = found.config.get("cleanup.policy", "delete")
     if policy.replace(" ", "") != "compact":
@@ -146,15 +155,34 @@ def missing_topics(missing: Iterable[TopicSpec]) -> str:
     return "; ".join(lines)
 
 
-def _tables_of(dispatch: Dispatch, tables: Mapping[str, Table]) -> list[str]:
+def check_global_topic(table: GlobalTable, found: TopicDescription | None, broker: str) -> None:
+    """Whether the topic of a global table is there, and can be one.
+
+    Raises:
+        ConfigurationError: it does not exist, or is not compacted.
+    """
+    if found is None:
+        raise ConfigurationError(
+            f"Topic {table.topic!r} of global table {table.name!r}: not found on {broker}; create it with"
+            " cleanup.policy=compact, or correct the name."
+        )
+    policy = found.config.get("cleanup.policy", "delete")
+    if "compact" not in policy.replace(" ", "").split(","):
+        raise ConfigurationError(
+            f"Topic {table.topic!r} of global table {table.name!r} has cleanup.policy={policy!r}, with which the table"
+            " would lose entries: set it to 'compact'."
+        )
+
+
+def _tables_of(dispatch: Dispatch, tables: Mapping[str, Table], global_tables: Mapping[str, GlobalTable]) -> list[str]:
     if dispatch.tables is None:
         return list(tables)
     for table in dispatch.tables:
-        if tables.get(table.name) is not table:
+        if tables.get(table.name, global_tables.get(table.name)) is not table:
             raise ConfigurationError(
                 f"{dispatch.name} uses table {table.name!r}, which is not registered: call engine.register_table first."
             )
-    return [table.name for table in dispatch.tables]
+    return [table.name for table in dispatch.tables if table.name in tables]
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -1,19 +1,22 @@
-"""Making finished work durable: the numbered steps in their order, and what each failure leaves behind."""
+"""Making finished work durable: the numbered steps in their order, and what each failure leaves behind.
+
+What becomes of a changelog that somebody else has written to stands in `test_reclaim`.
+"""
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import pytest
 
-from paperboy.brokers.protocol import Ack, Consumer, Outgoing, TopicPartition
-from paperboy.engine.checkpoint import Checkpoint, ForeignWrite
-from paperboy.errors import BrokerError, NotOwner
-from paperboy.serializers.values import encode_value
-from paperboy.tables.keys import encode_key
-from paperboy.tables.partition import TablePartition
+from paperboy.brokers.protocol import Ack, Broker, Consumer, Outgoing, TopicPartition
+from paperboy.engine.checkpoint import Checkpoint
+from paperboy.engine.stores import TaskTable
+from paperboy.errors import BrokerError, NotOwner, StoreError
+from paperboy.serializers.values import decode_value, encode_value
+from paperboy.tables.keys import decode_key, encode_key
 from paperboy.tables.stores.memory import MemoryStore
+from tests.unit.test_held_stores import task_table
 
 pytestmark = pytest.mark.time_limit(10)
 
@@ -24,14 +27,18 @@ POSITIONS = {VIEWS: 17}
 
 
 class Clock:
+    def __init__(self) -> None:
+        self.now_ms = NOW_MS
+
     def time_ms(self) -> int:
-        return NOW_MS
+        return self.now_ms
 
 
-@dataclass
-class Held:
-    partition: TablePartition
-    changelog: TopicPartition
+class Door:
+    """The broker, of which a checkpoint that nobody disturbs needs the clock."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
 
 
 class Group:
@@ -41,11 +48,17 @@ class Group:
         self.did = did
         self.asked = 0
         self.owned_for: int | None = None
+        self.lost: NotOwner | None = None
         self.refuses: Exception | None = None
         self.committed: Mapping[TopicPartition, int] = {}
 
     async def confirm(self, generation: int) -> None:
         """What the group says; `owns` is what was heard."""
+        assert generation == GENERATION
+        self.did.append("confirmed?")
+        await asyncio.sleep(0)
+        if self.lost is not None:
+            raise self.lost
 
     def owns(self, generation: int) -> bool:
         assert generation == GENERATION
@@ -100,43 +113,48 @@ class Log:
             future.set_result(ack)
         self.waiting.clear()
 
-    def write(self, partition: TopicPartition, count: int) -> None:
-        """Somebody else's records."""
-        self.records.setdefault(partition, []).extend([(b"theirs", b"", (), 0)] * count)
-
 
 class Store(MemoryStore):
     def __init__(self, name: str, did: list[str]) -> None:
-        super().__init__()
+        super().__init__(name)
+        self.fails: StoreError | None = None
         self._did = did
         self._name = name
 
-    def write(self, changes: Mapping[bytes, bytes | None], changelog_offset: int) -> None:
+    def write(self, changes: Mapping[bytes, bytes | None], changelog_offset: int, in_step_ms: int) -> None:
         self._did.append(f"store {self._name}")
-        super().write(changes, changelog_offset)
+        if self.fails is not None:
+            raise self.fails
+        super().write(changes, changelog_offset, in_step_ms)
 
 
 class World:
     """Two tables, the log and the group, and what was done in which order."""
 
-    def __init__(self) -> None:
-        self.did: list[str] = []
-        self.group = Group(self.did)
-        self.log = Log(self.did)
-        self.clicks, self.users = (
-            Held(TablePartition(name, Store(name, self.did), [], 1_048_588), TopicPartition(f"{name}-log", 0))
-            for name in ("clicks", "users")
-        )
+    def __init__(self, clicks: TaskTable, users: TaskTable, did: list[str]) -> None:
+        self.did = did
+        self.door = Door()
+        self.group = Group(did)
+        self.log = Log(did)
+        self.clicks, self.users = clicks, users
         self.outputs: list[asyncio.Future[Ack]] = []
+
+    @classmethod
+    async def new(cls) -> "World":
+        did: list[str] = []
+        clicks, users = [
+            await task_table(TopicPartition(f"{name}-log", 0), Store(name, did)) for name in ("clicks", "users")
+        ]
+        return cls(clicks, users, did)
 
     def checkpoint(self, positions: Mapping[TopicPartition, int] = POSITIONS) -> Checkpoint:
         return Checkpoint(
             [self.clicks, self.users],
             positions,
             self.outputs,
+            cast(Broker, self.door),
             cast(Consumer, self.group),
             self.log,
-            Clock(),
             GENERATION,
         )
 
@@ -148,8 +166,11 @@ class World:
     @property
     def stored(self) -> list[tuple[dict[Any, Any], int | None]]:
         return [
-            (dict(held.partition.committed_items()), held.partition.store.changelog_offset)
-            for held in (self.clicks, self.users)
+            (
+                {decode_key(key): decode_value(value) for key, value in table.partition.store.scan()},
+                table.partition.store.changelog_offset,
+            )
+            for table in (self.clicks, self.users)
         ]
 
     def nothing_is_durable(self) -> bool:
@@ -167,12 +188,13 @@ def count(did: Iterable[str], what: str) -> int:
 
 
 async def test_the_steps_come_in_their_order() -> None:
-    world = World()
+    world = await World.new()
     world.clicks.partition.set("a", 1)
     world.users.partition.set("b", 2)
     checkpoint = world.checkpoint()
     await checkpoint.run()
     assert world.did == [
+        "confirmed?",
         "owned?",
         "send clicks-log[0]",
         "ack",
@@ -190,7 +212,7 @@ async def test_the_steps_come_in_their_order() -> None:
 
 
 async def test_the_changelog_gets_the_last_value_of_each_changed_key_and_tombstones() -> None:
-    world = World()
+    world = await World.new()
     for value in (1, 2, [3]):
         world.clicks.partition.set("a", value)
     world.clicks.partition.set("b", 1)
@@ -208,7 +230,7 @@ async def test_the_changelog_gets_the_last_value_of_each_changed_key_and_tombsto
 
 
 async def test_the_task_goes_on_over_the_layer_that_is_being_checkpointed() -> None:
-    world = World()
+    world = await World.new()
     world.log.at_once = False
     world.clicks.partition.set("a", 1)
     running = asyncio.ensure_future(world.checkpoint().run())
@@ -225,7 +247,7 @@ async def test_the_task_goes_on_over_the_layer_that_is_being_checkpointed() -> N
 
 
 async def test_the_layers_are_swapped_when_the_checkpoint_is_made_not_when_it_runs() -> None:
-    world = World()
+    world = await World.new()
     world.clicks.partition.set("a", 1)
     checkpoint = world.checkpoint()
     world.clicks.partition.set("a", 2)
@@ -235,7 +257,7 @@ async def test_the_layers_are_swapped_when_the_checkpoint_is_made_not_when_it_ru
 
 
 async def test_neither_store_nor_commit_before_every_changelog_ack() -> None:
-    world = World()
+    world = await World.new()
     world.log.at_once = False
     world.log.batch = 10
     for key in range(25):
@@ -254,7 +276,7 @@ async def test_neither_store_nor_commit_before_every_changelog_ack() -> None:
 
 
 async def test_neither_store_nor_commit_before_every_outputs_ack() -> None:
-    world = World()
+    world = await World.new()
     world.clicks.partition.set("a", 1)
     outputs = [world.output(), world.output()]
     running = asyncio.ensure_future(world.checkpoint().run())
@@ -267,14 +289,14 @@ async def test_neither_store_nor_commit_before_every_outputs_ack() -> None:
 
 
 async def test_without_changes_and_outputs_the_positions_are_committed_all_the_same() -> None:
-    world = World()
+    world = await World.new()
     await world.checkpoint().run()
     assert world.did == ["owned?", "owned?", "owned?", "commit"]
     assert world.group.committed == POSITIONS
 
 
 async def test_without_new_positions_the_tables_are_written_and_nothing_is_committed() -> None:
-    world = World()
+    world = await World.new()
     world.clicks.partition.set("a", 1)
     await world.checkpoint({}).run()
     assert world.stored[0] == ({"a": 1}, 1)
@@ -282,7 +304,7 @@ async def test_without_new_positions_the_tables_are_written_and_nothing_is_commi
 
 
 async def test_a_table_without_changes_is_left_alone() -> None:
-    world = World()
+    world = await World.new()
     world.clicks.partition.set("a", 1)
     await world.checkpoint().run()
     assert "send users-log[0]" not in world.did
@@ -291,7 +313,7 @@ async def test_a_table_without_changes_is_left_alone() -> None:
 
 @pytest.mark.parametrize("failing", [0, 1])
 async def test_an_output_that_was_not_taken_leaves_nothing_durable(failing: int) -> None:
-    world = World()
+    world = await World.new()
     world.clicks.partition.set("a", 1)
     outputs = [world.output(), world.output()]
     outputs[failing].set_exception(BrokerError("refused"))
@@ -302,7 +324,7 @@ async def test_an_output_that_was_not_taken_leaves_nothing_durable(failing: int)
 
 
 async def test_a_changelog_batch_that_was_not_taken_leaves_nothing_durable() -> None:
-    world = World()
+    world = await World.new()
     world.log.at_once = False
     world.clicks.partition.set("a", 1)
     world.users.partition.set("a", 1)
@@ -317,7 +339,7 @@ async def test_a_changelog_batch_that_was_not_taken_leaves_nothing_durable() -> 
 
 
 async def test_a_changelog_that_takes_no_batch_leaves_nothing_durable() -> None:
-    world = World()
+    world = await World.new()
     world.clicks.partition.set("a", 1)
     world.users.partition.set("a", 1)
     world.log.refuses[world.users.changelog] = BrokerError("closed")
@@ -326,58 +348,76 @@ async def test_a_changelog_that_takes_no_batch_leaves_nothing_durable() -> None:
     assert world.nothing_is_durable()
 
 
-async def test_a_batch_that_stands_elsewhere_than_expected_shows_that_somebody_else_has_written() -> None:
-    world = World()
-    world.clicks.partition.set("a", 1)
-    world.users.partition.set("a", 1)
-    world.log.write(world.users.changelog, 2)
-    with pytest.raises(ForeignWrite) as caught:
-        await world.checkpoint().run()
-    assert str(caught.value) == (
-        "A batch of changelog users-log[0] landed at offset 2, where table 'users' expected 0:"
-        " somebody else has written to it, or a retry hid where it stands."
-    )
-    assert world.nothing_is_durable()
-
-
-async def test_somebody_elses_write_between_two_batches_is_found_as_well() -> None:
-    world = World()
-    world.log.at_once = False
-    world.log.batch = 1
-    for key in ("a", "b"):
-        world.clicks.partition.set(key, 1)
-    running = asyncio.ensure_future(world.checkpoint().run())
-    await turns()
-    (first, _), (second, _) = world.log.waiting
-    first.set_result(Ack(0, 1))
-    second.set_result(Ack(2, 1))
-    with pytest.raises(ForeignWrite, match="landed at offset 2, where table 'clicks' expected 1"):
-        await running
-    assert world.nothing_is_durable()
-
-
-async def test_a_batch_of_which_nobody_knows_where_it_stands_is_not_built_upon() -> None:
-    world = World()
-    world.log.at_once = False
-    world.clicks.partition.set("a", 1)
-    running = asyncio.ensure_future(world.checkpoint().run())
-    await turns()
-    world.log.waiting[0][0].set_result(Ack(-1, 1))
-    with pytest.raises(ForeignWrite, match="landed at an unknown offset"):
-        await running
-    assert world.nothing_is_durable()
-
-
 async def test_offsets_go_on_from_where_the_store_stands() -> None:
-    world = World()
-    world.log.write(world.clicks.changelog, 40)
-    world.clicks.partition.store.write({}, 40)
-    world.did.clear()
+    world = await World.new()
+    world.log.records[world.clicks.changelog] = [(b"before", b"", (), 0)] * 40
+    world.clicks.partition.store.write({}, 40, 0)
     for round_ in range(3):
         for key in range(5):
             world.clicks.partition.set(key, round_)
         await world.checkpoint({VIEWS: round_ + 1}).run()
         assert world.clicks.partition.store.changelog_offset == 40 + 5 * (round_ + 1)
+
+
+async def test_the_store_is_in_step_with_the_changelog_as_of_before_it_was_written() -> None:
+    world = await World.new()
+    world.log.at_once = False
+    world.clicks.partition.set("a", 1)
+    running = asyncio.ensure_future(world.checkpoint().run())
+    await turns()
+    world.door.clock.now_ms += 60_000
+    world.log.acknowledge()
+    await running
+    assert world.clicks.partition.store.in_step_ms == NOW_MS
+
+
+@pytest.mark.parametrize("failing", ["clicks", "users"])
+async def test_a_store_that_fails_is_told_and_nothing_is_committed(failing: str) -> None:
+    world = await World.new()
+    for table in (world.clicks, world.users):
+        table.partition.set("a", 1)
+        if table.partition.table == failing:
+            cast(Store, table.partition.store).fails = StoreError("the disk is full")
+    with pytest.raises(StoreError, match="the disk is full"):
+        await world.checkpoint().run()
+    assert "commit" not in world.did
+
+
+async def test_a_tables_own_ear_hears_of_what_has_become_durable_and_of_nothing_else() -> None:
+    world = await World.new()
+    heard: list[tuple[Any, ...]] = []
+    world.clicks.partition.on_change = lambda change: heard.append((len(world.did), *change))
+    world.users.partition.set("b", 2)
+    for value in (1, 2):
+        world.clicks.partition.set("a", value)
+    world.clicks.partition.delete("gone")
+    world.group.refuses = BrokerError("no coordinator")
+    await world.checkpoint().run()
+    done = len(world.did)
+    assert heard == [(done, 0, "a", 2, False), (done, 0, "gone", None, True)], "after the last step, the last value"
+    world.group.refuses = None
+    world.clicks.partition.set("a", 3)
+    cast(Store, world.clicks.partition.store).fails = StoreError("the disk is full")
+    with pytest.raises(StoreError):
+        await world.checkpoint().run()
+    assert len(heard) == 2
+
+
+async def test_the_group_itself_is_asked_before_anything_is_written_to_a_changelog() -> None:
+    """A process that stood still has heard nothing: it would believe that it owns the task."""
+    world = await World.new()
+    world.clicks.partition.set("a", 1)
+    world.group.lost = NotOwner("another worker has it")
+    with pytest.raises(NotOwner, match="another worker has it"):
+        await world.checkpoint().run()
+    assert world.did == ["confirmed?"]
+    assert world.nothing_is_durable()
+
+
+async def test_who_has_nothing_to_write_to_a_changelog_does_not_bother_the_group() -> None:
+    world = await World.new()
+    await world.checkpoint().run()
+    assert "confirmed?" not in world.did
 
 
 CHECKS = [
@@ -391,7 +431,7 @@ CHECKS = [
     ("owned_for", "done"), CHECKS, ids=["before the changelog", "before the store", "before the commit"]
 )
 async def test_who_is_not_the_owner_any_more_goes_no_further(owned_for: int, done: dict[str, int]) -> None:
-    world = World()
+    world = await World.new()
     world.clicks.partition.set("a", 1)
     world.users.partition.set("a", 1)
     world.group.owned_for = owned_for
@@ -402,7 +442,7 @@ async def test_who_is_not_the_owner_any_more_goes_no_further(owned_for: int, don
 
 
 async def test_ownership_is_asked_for_again_after_the_wait_for_acks() -> None:
-    world = World()
+    world = await World.new()
     world.log.at_once = False
     world.clicks.partition.set("a", 1)
     running = asyncio.ensure_future(world.checkpoint().run())
@@ -415,7 +455,7 @@ async def test_ownership_is_asked_for_again_after_the_wait_for_acks() -> None:
 
 
 async def test_when_only_the_commit_fails_the_tables_are_durable_and_the_next_checkpoint_commits() -> None:
-    world = World()
+    world = await World.new()
     world.clicks.partition.set("a", 1)
     world.group.refuses = BrokerError("no coordinator")
     failed = world.checkpoint()
@@ -431,14 +471,14 @@ async def test_when_only_the_commit_fails_the_tables_are_durable_and_the_next_ch
 
 
 async def test_a_commit_that_comes_too_late_says_that_the_task_is_lost() -> None:
-    world = World()
+    world = await World.new()
     world.group.refuses = NotOwner("the group has moved on")
     with pytest.raises(NotOwner, match="moved on"):
         await world.checkpoint().run()
 
 
 async def test_what_was_written_can_be_frozen_again_after_a_checkpoint() -> None:
-    world = World()
+    world = await World.new()
     for value in range(3):
         world.clicks.partition.set("a", value)
         await world.checkpoint().run()
@@ -446,7 +486,7 @@ async def test_what_was_written_can_be_frozen_again_after_a_checkpoint() -> None
 
 
 async def test_a_large_layer_is_encoded_with_turns_for_the_others_in_between() -> None:
-    world = World()
+    world = await World.new()
     world.log.batch = 100_000
     for key in range(10_000):
         world.clicks.partition.set(key, key)

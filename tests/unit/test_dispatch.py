@@ -17,6 +17,7 @@ from paperboy.handlers.dispatch import Dispatch
 from paperboy.handlers.handler import BulkHandler, Handler
 from paperboy.tables.partition import TablePartition, Undo, roll_back
 from paperboy.tables.stores.memory import MemoryStore
+from paperboy.tables.table import Table
 
 pytestmark = pytest.mark.time_limit(10)
 
@@ -46,7 +47,8 @@ class Task:
         """Error, how many, and the first one's offset."""
         self.sent: list[Any] = []
         self.topics = {"out"}
-        self.table = TablePartition("table", MemoryStore(), self.undo, 1_048_588)
+        self.table = TablePartition(Table("table"), 0, self.undo, 1_048_588)
+        self.table.store = MemoryStore("table")
 
     def send(self, topic: str, *more: Any) -> None:
         self.pending.append((topic, *more))

@@ -1,7 +1,7 @@
 """The engine on a broker that fails on demand: what is kept, what is done again, and when it gives up."""
 
 import asyncio
-from itertools import pairwise
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -9,11 +9,14 @@ import pytest
 from paperboy import CheckpointError, Handler, OffsetOutOfRange, Table
 from paperboy.brokers.memory import MemoryCluster, memory_cluster
 from paperboy.brokers.memory.producer import MemoryProducer
-from paperboy.brokers.protocol import TopicPartition
+from paperboy.brokers.protocol import TopicPartition, TopicSpec
 from paperboy.clock import random_id
-from paperboy.errors import BrokerError
-from paperboy.serializers.values import decode_value
+from paperboy.errors import BrokerError, StoreError
+from paperboy.serializers.values import decode_value, encode_value
+from paperboy.tables.keys import encode_key
+from paperboy.tables.stores.memory import MemoryStore
 from tests.contract.engine.kit import Kit, until
+from tests.unit.test_memory_broker_time import run
 
 
 @pytest.fixture
@@ -38,6 +41,16 @@ def counting(source: str, table: Table, seen: list[Any]) -> type[Handler]:
     return Counting
 
 
+async def restored(kit: Kit, source: str) -> dict[Any, Any]:
+    """What the next owner finds in the changelog of the table ``views``, and its snapshot says."""
+    table = Table("views")
+    engine = kit.engine(counting(source, table, []))
+    engine.register_table(table)
+    async with engine:
+        await engine.caught_up()
+        return {entry.key: entry.value for entry in table.snapshot()}
+
+
 async def test_a_checkpoint_whose_changelog_write_fails_is_done_again_from_what_is_durable(kit: Kit) -> None:
     source, table = await kit.topic("views"), Table("views")
     seen: list[Any] = []
@@ -53,8 +66,8 @@ async def test_a_checkpoint_whose_changelog_write_fails_is_done_again_from_what_
     assert await kit.committed(source) == 5
 
 
-async def test_a_changelog_ack_that_is_lost_counts_nothing_twice(kit: Kit) -> None:
-    """The write is in the log, the worker is told it failed: it reads the gap, and repeats what that stood for."""
+async def test_a_changelog_ack_that_is_lost_counts_nothing_twice(kit: Kit, caplog: pytest.LogCaptureFixture) -> None:
+    """The write is in the log, the worker is told it failed: it takes the write back, and handles the records again."""
     source, table = await kit.topic("views"), Table("views")
     seen: list[Any] = []
     await kit.send(source, [(b"a", b"x")] * 5)
@@ -63,9 +76,10 @@ async def test_a_changelog_ack_that_is_lost_counts_nothing_twice(kit: Kit) -> No
     cluster_of(kit).faults.fail_next("produce_ack", BrokerError("timed out"))
     async with engine:
         await engine.caught_up()
-        # At least once: the changelog already held the five when they were counted again.
-        assert [entry.value for entry in table.snapshot()] == [10]
+        assert [entry.value for entry in table.snapshot()] == [5]
     assert seen == [0, 1, 2, 3, 4] * 2
+    assert caplog.text.count("changelog reclaimed") == 1, "once, and then they agree"
+    assert await restored(kit, source) == {b"a": 5}
 
 
 async def test_checkpoints_that_go_on_failing_stop_the_engine(kit: Kit) -> None:
@@ -138,33 +152,295 @@ async def test_a_worker_that_was_expired_discards_its_work_and_begins_again(kit:
         assert [entry.value for entry in table.snapshot()] == [3]
 
 
-async def test_somebody_elses_write_to_the_changelog_is_noticed_and_read(kit: Kit) -> None:
+@pytest.mark.parametrize("theirs", [7, None], ids=["another value", "a tombstone"])
+async def test_a_zombies_late_write_is_taken_back(
+    kit: Kit, theirs: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a key that the owner has touched since, of one that it has not, and of one that nobody else knows."""
     source, table = await kit.topic("views"), Table("views")
     seen: list[Any] = []
     engine = kit.engine(counting(source, table, seen))
     engine.register_table(table)
     async with engine:
-        await kit.send(source, [(b"a", b"x")])
+        await kit.send(source, [(b"touched", b"x")] * 2 + [(b"untouched", b"x")] * 3)
         await engine.caught_up()
-        (zombie,) = await kit.read(f"{kit.group}-views-changelog")
-        await kit.send(f"{kit.group}-views-changelog", [(b"\x01zombie-key-of-no-use", None)])
-        await kit.send(source, [(b"b", b"x")])
+        value = None if theirs is None else encode_value(theirs)
+        late = [(encode_key(key), value) for key in (b"touched", b"untouched", b"unknown")]
+        await kit.send(f"{kit.group}-views-changelog", late)
+        await kit.send(source, [(b"touched", b"x")])
+        await engine.caught_up()
+        assert engine.status().checkpoint_failures == 0
+        assert {entry.key: entry.value for entry in table.snapshot()} == {b"touched": 3, b"untouched": 3}
+    assert seen == [0, 1, 2, 3, 4, 5], "nothing had to be handled again"
+    assert "changelog reclaimed" in caplog.text
+    assert await restored(kit, source) == {b"touched": 3, b"untouched": 3}
+
+
+async def test_somebody_who_goes_on_writing_to_the_changelog_stops_the_engine(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, table = await kit.topic("views"), Table("views")
+    changelog = f"{kit.group}-views-changelog"
+    send = MemoryProducer.send
+    others = 0
+
+    async def after_another(self: MemoryProducer, partition: TopicPartition, records: Any) -> Any:
+        nonlocal others
+        if partition.topic == changelog:
+            others += 1
+            now_ms = cluster_of(kit).clock.time_ms()
+            for ack in await send(self, partition, [(encode_key(b"b"), encode_value(others), (), now_ms)]):
+                await ack
+        return await send(self, partition, records)
+
+    monkeypatch.setattr(MemoryProducer, "send", after_another)
+    engine = kit.engine(counting(source, table, []), checkpoint_attempts=2)
+    engine.register_table(table)
+    await kit.send(source, [(b"a", b"x")])
+    with pytest.raises(CheckpointError, match=r"failed 2 times in a row .*somebody else goes on writing to it"):
+        await engine.start()
+    assert await kit.committed(source) == 0
+    assert others == 3, "before the batch, before the owner's word against it, and before that word again"
+
+
+class FailsOnce:
+    """A producer's deliveries, of which one to a topic does not arrive, or its acknowledgement does not."""
+
+    def __init__(self, topic: str, *, arrives: bool) -> None:
+        self._topic = topic
+        self._arrives = arrives
+        self._write = MemoryProducer._write
+        self.has_failed = False
+
+    def __call__(self, producer: MemoryProducer, partition: TopicPartition, batch: Any) -> Any:
+        if partition.topic != self._topic or self.has_failed:
+            return self._write(producer, partition, batch)
+        self.has_failed = True
+        if self._arrives:
+            self._write(producer, partition, batch)
+        raise BrokerError("timed out")
+
+
+@pytest.mark.parametrize("arrives", [False, True], ids=["the batch is lost", "the ack is lost"])
+@pytest.mark.parametrize("failing", ["first", "second"])
+async def test_a_checkpoint_that_fails_between_two_tables_counts_in_both_or_in_none(
+    kit: Kit, failing: str, arrives: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = await kit.topic("views")
+    first, second = Table("first"), Table("second")
+
+    def counting_twice(*tables: Table) -> type[Handler]:
+        class Counting(Handler):
+            topic = source
+
+            @classmethod
+            async def on_message(cls, msg, ctx):
+                for table in tables:
+                    table.update(msg.key, lambda count: count + 1, default=0)
+
+        return Counting
+
+    fails = FailsOnce(f"{kit.group}-{failing}-changelog", arrives=arrives)
+    monkeypatch.setattr(MemoryProducer, "_write", lambda *given: fails(*given))
+    engine = kit.engine(counting_twice(first, second))
+    engine.register_table(first)
+    engine.register_table(second)
+    async with engine:
+        await kit.send(source, [(b"a", b"x")] * 5)
+        await engine.caught_up()
+        assert fails.has_failed
+        assert engine.status().checkpoint_failures == 1
+        for table in (first, second):
+            assert [entry.value for entry in table.snapshot()] == [5]
+    again = [Table("first"), Table("second")]
+    engine = kit.engine(counting_twice(*again))
+    for table in again:
+        engine.register_table(table)
+    async with engine:
+        await engine.caught_up()
+        for table in again:
+            assert [entry.value for entry in table.snapshot()] == [5]
+
+
+class Disk:
+    """What is left of a store when it is closed; it fails when told to, and is full for ever if told so often."""
+
+    def __init__(self) -> None:
+        self.times_opened = 0
+        self.left: tuple[dict[bytes, bytes], int, int] | None = None
+        self.failures: dict[str, int] = {}
+
+    def open(self, table: str) -> "OnDisk":
+        self.times_opened += 1
+        return OnDisk(table, self)
+
+    def do(self, what: str) -> None:
+        if self.failures.get(what, 0):
+            self.failures[what] -= 1
+            raise StoreError(f"The disk is full ({what}).")
+
+
+class OnDisk(MemoryStore):
+    """A store that finds again what it held when it was flushed or closed, and is always due to be flushed."""
+
+    flush_due = True
+
+    def __init__(self, table: str, disk: Disk) -> None:
+        super().__init__(table)
+        self._disk = disk
+        self.is_open = True
+        if disk.left is not None:
+            super().write(*disk.left)
+
+    def write(self, changes: Mapping[bytes, bytes | None], changelog_offset: int, in_step_ms: int) -> None:
+        assert self.is_open
+        if changes:
+            self._disk.do("write")
+        super().write(changes, changelog_offset, in_step_ms)
+
+    def flush(self) -> None:
+        assert self.is_open
+        self._disk.do("flush")
+        if self.changelog_offset is not None and self.in_step_ms is not None:
+            self._disk.left = dict(self.scan()), self.changelog_offset, self.in_step_ms
+
+    def close(self) -> None:
+        assert self.is_open
+        self.is_open = False
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    """Under the tables of an engine that is started in this test."""
+    disk = Disk()
+    monkeypatch.setattr("paperboy.engine.stores.MemoryStore", disk.open)
+    return disk
+
+
+def noting(source: str, table: Table, seen: list[Any]) -> type[Handler]:
+    """What a message writes is the same when it is handled again."""
+
+    class Noting(Handler):
+        topic = source
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            table[msg.key] = msg.offset
+            seen.append(msg.offset)
+
+    return Noting
+
+
+@pytest.mark.parametrize("failing", ["write", "flush"])
+async def test_a_store_that_fails_is_opened_anew_from_the_disk_and_the_task_goes_on(
+    kit: Kit, disk: Disk, failing: str
+) -> None:
+    source, table = await kit.topic("views"), Table("views")
+    seen: list[Any] = []
+    engine = kit.engine(noting(source, table, seen))
+    engine.register_table(table)
+    async with engine:
+        await kit.send(source, [(b"before", b"x")])
+        await engine.caught_up()
+        disk.failures[failing] = 1
+        await kit.send(source, [(b"a", b"x")] * 3)
+        await engine.caught_up()
+        await until(lambda: engine.status().checkpoint_failures == 1)
+        await kit.send(source, [(b"after", b"x")])
+        await engine.caught_up()
+        assert disk.times_opened == 2
+        assert {entry.key: entry.value for entry in table.snapshot()} == {b"before": 0, b"a": 3, b"after": 4}
+    assert sorted(set(seen)) == [0, 1, 2, 3, 4]
+    assert await kit.committed(source) == 5
+    assert await restored(kit, source) == {b"before": 0, b"a": 3, b"after": 4}
+
+
+async def test_a_store_that_fails_between_two_tables_leaves_both_as_the_changelogs_say(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disks: dict[str, Disk] = {"first": Disk(), "second": Disk()}
+    monkeypatch.setattr("paperboy.engine.stores.MemoryStore", lambda table: disks[table].open(table))
+    source = await kit.topic("views")
+    first, second = Table("first"), Table("second")
+
+    class Noting(Handler):
+        topic = source
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            first[msg.key] = second[msg.key] = msg.offset
+
+    engine = kit.engine(Noting)
+    engine.register_table(first)
+    engine.register_table(second)
+    async with engine:
+        await engine.caught_up()
+        disks["second"].failures["write"] = 1
+        await kit.send(source, [(b"a", b"x")] * 5)
         await engine.caught_up()
         assert engine.status().checkpoint_failures == 1
-        assert {entry.key: entry.value for entry in table.snapshot()}[b"a"] == 1
-    assert zombie.value is not None
+        for table in (first, second):
+            assert {entry.key: entry.value for entry in table.snapshot()} == {b"a": 4}
+    assert [disk.times_opened for disk in disks.values()] == [2, 2]
+    assert await kit.committed(source) == 5
+
+
+@pytest.mark.parametrize("failing", ["write", "flush"])
+async def test_a_store_that_goes_on_failing_stops_the_engine_with_a_sentence(
+    kit: Kit, disk: Disk, failing: str
+) -> None:
+    source, table = await kit.topic("views"), Table("views")
+    engine = kit.engine(noting(source, table, []), checkpoint_attempts=3)
+    engine.register_table(table)
+    disk.failures[failing] = 1_000
+    await kit.send(source, [(b"a", b"x")])
+    sentence = rf"Task views-.*\[0\] failed 3 times in a row .*The disk is full \({failing}\)"
+
+    async def work() -> None:
+        async with engine:
+            for _ in range(10):
+                await kit.send(source, [(b"a", b"x")])
+                await engine.caught_up()
+
+    with pytest.raises(CheckpointError, match=sentence) as caught:
+        await work()
+    assert isinstance(caught.value.__cause__, StoreError)
+    assert disk.times_opened == 3
+
+
+async def test_a_changelog_that_is_made_anew_under_a_running_engine_has_the_store_wiped(
+    kit: Kit, caplog: pytest.LogCaptureFixture
+) -> None:
+    source, table = await kit.topic("views"), Table("views")
+    changelog = f"{kit.group}-views-changelog"
+    engine = kit.engine(noting(source, table, []))
+    engine.register_table(table)
+    async with engine:
+        for _ in range(3):
+            await kit.send(source, [(b"before", b"x")])
+            await engine.caught_up()
+        config = {"cleanup.policy": "compact"}
+        cluster_of(kit).delete_topics([changelog])
+        cluster_of(kit).create_topics([TopicSpec(changelog, 1, config=config)])
+        await kit.send(source, [(b"after", b"x")])
+        await engine.caught_up()
+        assert engine.status().checkpoint_failures == 1
+        assert {entry.key: entry.value for entry in table.snapshot()} == {b"after": 3}
+    assert "store wiped table=views" in caplog.text
+    assert "it stands at offset 3, and the changelog holds 0 to 1" in caplog.text
+    assert await restored(kit, source) == {b"after": 3}
 
 
 async def test_a_changelog_that_ends_in_markers_is_restored_to_its_end(kit: Kit) -> None:
     source, table = await kit.topic("views"), Table("views")
     seen: list[Any] = []
     await kit.send(source, [(b"a", b"x")] * 2)
-    for run in range(2):
+    for times in range(2):
         engine = kit.engine(counting(source, table, seen))
         engine.register_table(table)
         async with engine:
             await engine.caught_up()
-            assert [entry.value for entry in table.snapshot()] == [2 + run]
+            assert [entry.value for entry in table.snapshot()] == [2 + times]
         cluster_of(kit).append_marker(TopicPartition(f"{kit.group}-views-changelog", 0))
         cluster_of(kit).append_marker(TopicPartition(source, 0))
         await kit.send(source, [(b"a", b"x")])
@@ -342,35 +618,41 @@ async def test_a_broker_that_is_away_when_a_step_begins_stops_nothing(kit: Kit) 
     assert seen == [0]
 
 
-async def test_with_many_tasks_the_loop_still_gets_its_turn(kit: Kit) -> None:
-    source = await kit.topic("busy", partitions=8)
-    for partition in range(8):
-        await kit.send_values(source, *[b"x"] * 60, partition=partition)
-    loop = asyncio.get_running_loop()
-    turns: list[float] = []
-    done: list[float] = []
+def test_with_many_tasks_the_loop_still_gets_its_turn(kit: Kit) -> None:
+    """Nobody but the handlers lets time pass, so that a busy machine makes no difference."""
 
-    class Busy(Handler):
-        topic = source
+    async def scenario() -> None:
+        source = await kit.topic("busy", partitions=8)
+        for partition in range(8):
+            await kit.send_values(source, *[b"x"] * 60, partition=partition)
+        loop: Any = asyncio.get_running_loop()
+        handled = 0
+        waits: list[float] = []
 
-        @classmethod
-        async def on_message(cls, msg, ctx):
-            until_then = loop.time() + 0.001
-            while loop.time() < until_then:
-                pass
-            done.append(loop.time())
+        class Busy(Handler):
+            topic = source
 
-    async def watch() -> None:
-        while len(done) < 480:
-            turns.append(loop.time())
-            await asyncio.sleep(0)
+            @classmethod
+            async def on_message(cls, msg, ctx):
+                nonlocal handled
+                handled += 1
+                loop._jump.now += 0.001
 
-    async with kit.engine(Busy) as engine:
-        watching = asyncio.create_task(watch())
-        await engine.caught_up()
-        await watching
-    waits = sorted(later - earlier for earlier, later in pairwise(turns) if later > done[0])
-    assert waits[len(waits) * 9 // 10] < 0.05  # nine in ten: a shared machine has pauses of its own
+        async def watch() -> None:
+            while handled < 480:
+                begun, before = loop.time(), handled
+                await asyncio.sleep(0)
+                waits.append(loop.time() - begun)
+                if handled == before:  # nothing goes on before a timer rings
+                    await asyncio.sleep(0.001)
+
+        async with kit.engine(Busy, commit_interval_sec=60) as engine:
+            watching = asyncio.create_task(watch())
+            await engine.caught_up()
+            await watching
+        assert 0.01 < max(waits) < 0.05
+
+    run(scenario())
 
 
 async def test_a_worker_that_stood_still_past_its_session_writes_nothing_over_the_new_owners_table(kit: Kit) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from paperboy.engine.options import Options
 from paperboy.errors import ConfigurationError
+from paperboy.tables.stores.options import RocksDBOptions
 
 NEEDED = {"bootstrap_servers": "localhost:9092", "group_id": "app"}
 
@@ -47,6 +48,9 @@ def test_somebody_who_sets_nothing_loses_nothing() -> None:
         "max_overlay_bytes": 32 * 1024 * 1024,
         "max_overlay_keys": 20_000,
         "max_unacked_bytes": 16 * 1024 * 1024,
+        "state_dir": ".paperboy",
+        "rocksdb": RocksDBOptions(),
+        "on_restore": None,
         "client_options": None,
     }
 

@@ -234,7 +234,7 @@ def test_a_changelog_that_exists_with_another_partition_count_is_refused() -> No
         check_changelog(SPEC, described(SPEC.name, 4, cleanup_policy="compact"))
     assert str(caught.value) == (
         "Changelog 'app-clicks-changelog' has 4 partitions, but the input topics have 12: the table's entries would be"
-        " in the wrong places; recreate the changelog, or use another table name."
+        " in the wrong places; stop all workers, and run 'paperboy reset' for this engine, or use another table name."
     )
 
 

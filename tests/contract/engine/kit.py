@@ -5,9 +5,17 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+from aiokafka import TopicPartition as KafkaTopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+
 from paperboy import Engine
 from paperboy.brokers import open_broker
+from paperboy.brokers.memory import memory_cluster
 from paperboy.brokers.protocol import Broker, Record, TopicPartition, TopicSpec
+from paperboy.serializers.values import encode_value
+from paperboy.tables.keys import Key, encode_key
 
 
 class Kit:
@@ -57,6 +65,39 @@ class Kit:
     async def send_values(self, topic: str, *values: bytes, partition: int = 0) -> None:
         await self.send(topic, [(None, value) for value in values], partition)
 
+    async def changelog(self, table: str, partitions: int, **config: str) -> str:
+        """The changelog of a table of this test's group, made before its engine is."""
+        name = f"{self.group}-{table}-changelog"
+        settings = {setting.replace("_", "."): value for setting, value in config.items()}
+        async with self.broker() as broker:
+            await broker.create_topics([TopicSpec(name, partitions, None, {"cleanup.policy": "compact", **settings})])
+        return name
+
+    async def delete_records(self, partition: TopicPartition, before: int) -> None:
+        """Drop a log's records below an offset."""
+        if self.bootstrap.startswith("memory:"):
+            memory_cluster(self.unique).delete_records(partition, before)
+            return
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
+        await admin.start()
+        try:
+            # Kafka deletes records of no topic that is compacted, and only compacted.
+            for policy in ("delete", "compact"):
+                config = {"cleanup.policy": policy}
+                await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, partition.topic, configs=config)])
+                if policy == "delete":
+                    await admin.delete_records({KafkaTopicPartition(*partition): RecordsToDelete(before)})
+        finally:
+            await admin.close()
+
+    async def compacted(self, topic: str, fewer_than: int) -> None:
+        """Return when the log cleaner has left fewer records than that."""
+        if self.bootstrap.startswith("memory:"):
+            memory_cluster(self.unique).compact(topic)
+        while len(await self.read(topic)) >= fewer_than:
+            # A segment is only rolled, and then cleaned, when something is written to it.
+            await self.send(topic, [(b"\x01\x50roll", None)])
+
     async def read(self, topic: str) -> list[Record]:
         """Everything in a topic, partition by partition."""
         async with self.broker() as broker:
@@ -92,6 +133,16 @@ class Kit:
             **options,
         }
         return Engine(*handlers, **given)
+
+
+def entry(key: Key, value: object) -> tuple[bytes, bytes]:
+    """A table's entry as it stands in its changelog."""
+    return encode_key(key), encode_value(value)
+
+
+def said(caplog: pytest.LogCaptureFixture, event: str) -> list[dict[str, Any]]:
+    """The fields of each log line of this event."""
+    return [record.__dict__["paperboy"] for record in caplog.records if record.getMessage().startswith(event)]
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -79,7 +79,7 @@ async def test_at_4_partitions_no_route_stands_in_two(kit: Kit) -> None:
 
     async with job.engine(kit.bootstrap, **QUICK) as engine:
         await engine.caught_up()
-        routes, airlines = job.tables.routes.snapshot(), job.tables.flights.snapshot()
+        routes, airlines = list(job.tables.routes.snapshot()), list(job.tables.flights.snapshot())
 
     assert Counter(entry.key for entry in routes) == dict.fromkeys(expected(FLIGHTS).routes, 1)
     # Which says something, because routes and airlines both stand in several partitions, and not in the same ones.

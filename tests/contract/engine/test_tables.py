@@ -8,8 +8,18 @@ from uuid import UUID
 
 import pytest
 
-from paperboy import BulkHandler, ConfigurationError, Handler, SerializationError, Table, TableError
+from paperboy import (
+    BulkHandler,
+    ConfigurationError,
+    DeserializationError,
+    Handler,
+    SerializationError,
+    Table,
+    TableError,
+)
 from paperboy.brokers.protocol import TopicSpec
+from paperboy.serializers import Json, String
+from paperboy.tables.keys import encode_key
 from tests.contract.engine.kit import Kit, until
 
 
@@ -203,19 +213,209 @@ async def test_the_mapping_forms(kit: Kit) -> None:
             seen.append(table.update("b", lambda value: value + 1, default=10))
             del table["a"]
             seen.append(("a" in table, table.get("a"), table.get("a", "gone"), table.get_many(["a", "b"], 0)))
+            seen.append(dict(table))
             with pytest.raises(KeyError):
                 table["a"]
             with pytest.raises(KeyError):
                 del table["a"]
             await table.delete("a")
-            await table.set_many({"c": 3})
+            await table.set_many({"c": 3, "d": 4, "e": 5})
+            await table.delete_many(["d", "e", "missing"])
+            with pytest.raises(SerializationError):
+                table.set_many([("f", 1), ("g", object())])
 
     engine = kit.engine(Mapping)
     engine.register_table(table)
     async with engine:
         await engine.caught_up()
         assert entries(table) == {"b": 11, "c": 3}
-    assert seen == [False, (True, 1), 2, 11, (False, None, "gone", [0, 11])]
+    assert seen == [False, (True, 1), 2, 11, (False, None, "gone", [0, 11]), {"b": 11}]
+
+
+async def test_a_handler_scans_its_partition_in_the_order_of_keys(kit: Kit) -> None:
+    source, table = await kit.topic("scanned", partitions=2), Table("scanned")
+    for partition in range(2):
+        await kit.send(source, [(b"%d" % number, b"write") for number in (300, 7, 20, 1)], partition)
+    seen: dict[int, list[Any]] = {}
+
+    class Scanned(Handler):
+        topic = source
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            if msg.value == b"write":
+                table["day", int(msg.key)] = ctx.partition
+                table["night", int(msg.key)] = ctx.partition
+                return
+            seen[ctx.partition] = [
+                list(table.keys(prefix=("day",))),
+                list(table.items(start=("day", 7), stop=("night", 7), limit=4)),
+                list(table.values(reverse=True, limit=2)),
+            ]
+            for kind, number in table.keys(prefix=("night",)):
+                table.delete((kind, number))
+                table["seen", number] = None
+                await asyncio.sleep(0)
+            seen[ctx.partition].append(list(table.keys(start=("day", 300))))
+
+    for run in (1, 2):  # from the layers, then from the restored store
+        engine = kit.engine(Scanned)
+        engine.register_table(table)
+        async with engine:
+            for partition in range(2):
+                await kit.send(source, [(b"", b"read")], partition)
+            await engine.caught_up()
+        left = [("day", 300), *(("seen", number) for number in (1, 7, 20, 300))]
+        for partition in range(2):
+            in_order, between, last, after = seen[partition]
+            assert in_order == [("day", number) for number in (1, 7, 20, 300)]
+            nights = [("night", 1)] if run == 1 else []
+            assert between == [(key, partition) for key in [*(("day", number) for number in (7, 20, 300)), *nights]]
+            assert last == ([partition] * 2 if run == 1 else [None] * 2)
+            assert after == left
+
+
+@pytest.mark.parametrize("mode", ["single", "bulk"])
+async def test_a_scan_that_is_kept_past_its_message_raises(kit: Kit, mode: str) -> None:
+    source, table = await kit.topic("kept"), Table("kept")
+    await kit.send_values(source, *[b"x"] * 3)
+    kept: list[Any] = []
+    raised: list[str] = []
+
+    class Kept(Handler):
+        topic = source
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            for scan in kept:
+                with pytest.raises(TableError) as caught:
+                    next(scan)
+                raised.append(str(caught.value))
+            table[msg.offset] = 1
+            kept.append(table.items())
+
+        @classmethod
+        async def on_finished_handling(cls, msgs, ctx):
+            """With this hook, a bulk is more than its messages."""
+
+    engine = kit.engine(Kept, bulk_mode_threshold=1 if mode == "bulk" else 1_000)
+    engine.register_table(table)
+    async with engine:
+        await engine.caught_up()
+    assert len(raised) == 3
+    assert all(rf"'kept': a scan was read on in {source}[0] after its message had ended" in text for text in raised)
+
+
+async def test_a_scan_of_a_message_that_was_taken_back_is_at_its_end(kit: Kit) -> None:
+    source, table = await kit.topic("back"), Table("back")
+    await kit.send_values(source, b"fails", b"x")
+    raised: list[str] = []
+    scans: list[Any] = []
+
+    class Back(Handler):
+        topic = source
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            table[msg.value] = 1
+            scans.append(table.items())
+            if msg.value == b"fails":
+                raise ValueError("after writing")
+
+        @classmethod
+        async def on_error(cls, e, msg, ctx):
+            with pytest.raises(TableError) as caught:
+                next(scans[0])
+            raised.append(str(caught.value))
+            table["failed"] = len(list(table.items()))
+
+    engine = kit.engine(Back)
+    engine.register_table(table)
+    async with engine:
+        await engine.caught_up()
+        assert entries(table) == {b"x": 1, "failed": 0}
+    assert len(raised) == 1
+    assert "'back': a scan was read on after its message had failed" in raised[0]
+
+
+async def test_what_a_serializer_makes_stands_in_the_changelog_as_it_is_and_is_restored(kit: Kit) -> None:
+    source = await kit.topic("plain-bytes")
+    await kit.send(source, [(b"anna", b"1"), (b"bert", b"2"), (b"bert", None)])
+
+    def users() -> Table:
+        return Table("users", key_serializer=String(), value_serializer=Json(), default=dict)
+
+    def adding(table: Table) -> type[Handler]:
+        class Adding(Handler):
+            topic = source
+            key_serializer = bytes.decode
+
+            @classmethod
+            async def on_message(cls, msg, ctx):
+                table[msg.key] |= {"last": int(msg.value)}
+                with pytest.raises(SerializationError, match=rf"'users', partition 0, key '{msg.key}': .*JSON"):
+                    table[msg.key] = {"last": (1, 2)}
+
+            @classmethod
+            async def on_tombstone(cls, msg, ctx):
+                await table.delete(msg.key)
+
+        return Adding
+
+    for run in (1, 2):
+        table = users()
+        engine = kit.engine(adding(table), commit_interval_sec=30)
+        engine.register_table(table)
+        async with engine:
+            await engine.caught_up()
+            assert entries(table) == {"anna": {"last": 1}}
+            assert engine.status().handled == (3 if run == 1 else 0)
+    changelog = {record.key: record.value for record in await kit.read(f"{kit.group}-users-changelog")}
+    assert changelog == {b"anna": b'{"last":1}', b"bert": None}
+
+
+async def test_a_changelog_record_that_cannot_be_read_is_named_when_it_is(kit: Kit) -> None:
+    source, table = await kit.topic("unreadable"), Table("unreadable")
+    engine = kit.engine(counting(source, table))
+    engine.register_table(table)
+    async with engine:
+        await engine.caught_up()
+    await kit.send(f"{kit.group}-unreadable-changelog", [(encode_key(b"a"), b"\x02from the future")])
+    await kit.send(source, [(b"b", b"1"), (b"a", b"1")])
+    table = Table("unreadable")
+    engine = kit.engine(counting(source, table))
+    engine.register_table(table)
+    with pytest.raises(DeserializationError, match=r"Table 'unreadable', partition 0, key b'a': .* format 1"):
+        await engine.start()
+
+
+async def test_a_snapshot_is_read_beside_the_handlers(kit: Kit) -> None:
+    source, table = await kit.topic("beside", partitions=2), Table("beside", default=0)
+    await kit.send(source, [(b"a", b"1"), (b"b", b"1"), (b"both", b"1")], 0)
+    await kit.send(source, [(b"both", b"1"), (b"c", b"1")], 1)
+    engine = kit.engine(counting(source, table))
+    engine.register_table(table)
+    async with engine:
+        await engine.caught_up()
+        with table.snapshot() as snapshot:
+            assert [entry.key for entry in snapshot.items(prefix=b"b")] == [b"b", b"both", b"both"]
+            assert [tuple(entry) for entry in snapshot.items(reverse=True, limit=2)] == [(1, b"c", 1), (1, b"both", 1)]
+            assert (snapshot.get(b"c"), snapshot.get(b"c", "none", partition=0), snapshot.get(b"missing")) == (
+                1,
+                "none",
+                0,
+            )
+            await kit.send(source, [(b"both", b"1")], 1)
+            await engine.caught_up()
+            assert table.snapshot().get(b"both", partition=1) == 2
+        with pytest.raises(TableError, match="'beside': this snapshot was closed"):
+            snapshot.get(b"c")
+        begun = iter(table.snapshot())
+        next(begun)
+    with pytest.raises(TableError, match="'beside'"):
+        next(begun)
+    with pytest.raises(TableError, match="'beside' has no snapshot"):
+        table.snapshot()
 
 
 async def test_a_table_used_outside_a_message_says_what_to_use(kit: Kit) -> None:
@@ -416,4 +616,4 @@ async def test_a_large_job_checkpoints_by_changed_keys(kit: Kit) -> None:
         await until(lambda: engine.status().handled == 5_000)
         assert engine.status().checkpoints >= 5
         await engine.caught_up()
-        assert len(table.snapshot()) == 5_000
+        assert len(list(table.snapshot())) == 5_000
