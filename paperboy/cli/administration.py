@@ -1,0 +1,38 @@
+"""What the commands ask of a broker beyond what an engine does."""
+
+from collections.abc import Collection, Mapping
+from typing import Protocol, cast
+
+from paperboy.brokers import open_broker
+from paperboy.brokers.protocol import Broker, TopicPartition, TopicSpec
+
+
+class Administration(Broker, Protocol):
+    """Both brokers have it."""
+
+    async def topic_names(self) -> list[str]:
+        """Every topic there is, sorted."""
+        ...
+
+    async def topic_specs(self, names: Collection[str]) -> dict[str, TopicSpec]:
+        """Those of these topics that exist, as they would be created again: with the settings that are their own, and
+        without those that are the cluster's."""
+        ...
+
+    async def offsets_since(self, partitions: Collection[TopicPartition], time_ms: int) -> dict[TopicPartition, int]:
+        """Of each partition, the offset of the first record of this time (ms since 1970, UTC) or later; its end where
+        there is none."""
+        ...
+
+
+def open_administration(
+    bootstrap_servers: str,
+    *,
+    client_options: Mapping[str, object] | None = None,
+    connect_timeout_sec: float = 30.0,
+) -> Administration:
+    """The broker behind an address, not connected yet; see `open_broker`."""
+    return cast(
+        Administration,
+        open_broker(bootstrap_servers, client_options=client_options, connect_timeout_sec=connect_timeout_sec),
+    )
