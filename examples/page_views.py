@@ -34,12 +34,16 @@ class PageViews(Handler):
         await views.delete(msg.key)
 
 
-async def main(bootstrap_servers: str) -> None:
-    await make_topic(bootstrap_servers, PageViews.topic)
+def page_views(bootstrap_servers: str) -> Engine:
     engine = Engine(PageViews, bootstrap_servers=bootstrap_servers, group_id="page-views")
     # The table is restored from its topic before the first message is handled.
     engine.register_table(views)
+    return engine
 
+
+async def main(bootstrap_servers: str) -> None:
+    await make_topic(bootstrap_servers, PageViews.topic)
+    engine = page_views(bootstrap_servers)
     # A service runs until it is stopped, by `await engine.start()`. This one runs beside us, as long as the block does.
     async with engine:
         for page in ("home", "pricing", "home", "old", "docs", "home"):

@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import selectors
 from collections.abc import Coroutine
 from typing import Any
 
@@ -13,39 +12,17 @@ from paperboy.brokers.memory.group import RebalanceUnderWay
 from paperboy.brokers.memory.waiting import Signal
 from paperboy.brokers.protocol import Member, MembershipOptions, TopicPartition, TopicSpec
 from paperboy.errors import BrokerError, NotOwner
+from paperboy.testing import VirtualLoop
 from tests.contract.conftest import GroupMember, InTurn, write
 
 OPTIONS = MembershipOptions(session_timeout_sec=10.0, heartbeat_interval_sec=3.0, rebalance_timeout_sec=60.0)
 PARTITIONS = [TopicPartition("t", 0), TopicPartition("t", 1)]
 
 
-class _Jump(selectors.SelectSelector):
-    """Instead of waiting, moves a loop's time to where the wait would have ended."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = 0.0
-
-    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None:
-            raise RuntimeError("Nothing is left that could ever happen.")
-        self.now += max(0.0, timeout)
-        return super().select(0)
-
-
-class _VirtualLoop(asyncio.SelectorEventLoop):
-    def __init__(self) -> None:
-        self._jump = _Jump()
-        super().__init__(self._jump)
-
-    def time(self) -> float:
-        return self._jump.now
-
-
 def run(main: Coroutine[Any, Any, None]) -> None:
     """`asyncio.run` in a loop of its own whose time begins at 0 and costs nothing. No callback may fail in it."""
     failures: list[dict[str, Any]] = []
-    with asyncio.Runner(loop_factory=_VirtualLoop) as runner:
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         runner.get_loop().set_exception_handler(lambda _, context: failures.append(context))
         runner.run(main)
     assert failures == []
@@ -465,7 +442,7 @@ def test_a_loop_that_ends_amid_a_rebalance_does_not_block_the_group_for_ever(clu
 
 def test_a_waiter_of_a_loop_that_is_gone_is_dropped() -> None:
     signal = Signal()
-    gone = _VirtualLoop()
+    gone = VirtualLoop()
     waiter = gone.create_future()
     signal.add(waiter)
     gone.close()
@@ -491,7 +468,7 @@ def test_a_fetch_whose_loop_has_ended_is_forgotten(cluster: MemoryCluster) -> No
         assert (await ack).base_offset == 0
         await producer.stop()
 
-    loop = _VirtualLoop()
+    loop = VirtualLoop()
     loop.run_until_complete(wait_in_vain())
     asyncio.set_event_loop(None)
     left = asyncio.all_tasks(loop)  # not even cancelled, as where a process is killed

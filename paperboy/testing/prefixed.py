@@ -1,0 +1,256 @@
+"""A broker on which every topic and group has a prefix that its user does not see: tests that share it never meet."""
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from paperboy.brokers.protocol import (
+    Ack,
+    Assignment,
+    Assignor,
+    Broker,
+    Consumer,
+    Member,
+    MembershipOptions,
+    Outgoing,
+    Producer,
+    Reader,
+    RebalanceListener,
+    Record,
+    TopicDescription,
+    TopicPartition,
+    TopicSpec,
+    Watermark,
+)
+from paperboy.errors import OffsetOutOfRange
+
+V = TypeVar("V")
+
+
+class Prefix:
+    """Puts a prefix before topics' names, and takes it off. It belongs to one test.
+
+    Args:
+        prefix: letters, digits, dots, underscores and hyphens.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self.created: dict[str, None] = {}
+        """The topics that the test's brokers have created, without the prefix."""
+        self._prefix = prefix
+
+    def on(self, name: str) -> str:
+        return self._prefix + name
+
+    def off(self, name: str) -> str:
+        return name.removeprefix(self._prefix)
+
+    def on_partition(self, partition: TopicPartition) -> TopicPartition:
+        return TopicPartition(self._prefix + partition.topic, partition.partition)
+
+    def off_partition(self, partition: TopicPartition) -> TopicPartition:
+        return TopicPartition(self.off(partition.topic), partition.partition)
+
+    def on_keys(self, by_partition: Mapping[TopicPartition, V]) -> dict[TopicPartition, V]:
+        return {self.on_partition(partition): value for partition, value in by_partition.items()}
+
+    def off_keys(self, by_partition: Mapping[TopicPartition, V]) -> dict[TopicPartition, V]:
+        return {self.off_partition(partition): value for partition, value in by_partition.items()}
+
+    async def fetch(
+        self,
+        source: Consumer | Reader,
+        partitions: Collection[TopicPartition],
+        timeout_sec: float,
+        max_records: int | None,
+    ) -> dict[TopicPartition, list[Record]]:
+        named = [self.on_partition(partition) for partition in partitions]
+        try:
+            chunks = await source.fetch(named, timeout_sec, max_records)
+        except OffsetOutOfRange as error:
+            topic = self.off(error.topic)
+            raise OffsetOutOfRange(str(error), topic, error.partition, error.offset) from error
+        for (topic, _), records in chunks.items():
+            plain = self.off(topic)
+            for record in records:
+                record.topic = plain
+        return self.off_keys(chunks)
+
+
+class PrefixedBroker:
+    """See the module. What goes wrong at the broker is told by it, with the prefix."""
+
+    def __init__(self, broker: Broker, prefix: Prefix) -> None:
+        self.name = broker.name
+        self.clock = broker.clock
+        self.new_topic_partitions: int | None = None
+        self._broker = broker
+        self._prefix = prefix
+
+    async def start(self) -> None:
+        await self._broker.start()
+
+    async def stop(self) -> None:
+        await self._broker.stop()
+
+    async def describe_topics(self, names: Collection[str]) -> dict[str, TopicDescription]:
+        found = await self._broker.describe_topics([self._prefix.on(name) for name in names])
+        plain = {self._prefix.off(name): topic for name, topic in found.items()}
+        return {name: replace(topic, name=name) for name, topic in plain.items()}
+
+    async def create_topics(self, topics: Sequence[TopicSpec]) -> None:
+        self._prefix.created.update(dict.fromkeys(spec.name for spec in topics))
+        await self._broker.create_topics([replace(spec, name=self._prefix.on(spec.name)) for spec in topics])
+
+    async def delete_topics(self, names: Collection[str]) -> None:
+        await self._broker.delete_topics([self._prefix.on(name) for name in names])
+
+    async def beginning_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        return self._prefix.off_keys(await self._broker.beginning_offsets(self._on(partitions)))
+
+    async def end_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        return self._prefix.off_keys(await self._broker.end_offsets(self._on(partitions)))
+
+    async def committed(
+        self, group_id: str, partitions: Collection[TopicPartition]
+    ) -> dict[TopicPartition, int | None]:
+        return self._prefix.off_keys(await self._broker.committed(self._prefix.on(group_id), self._on(partitions)))
+
+    async def reset_committed(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
+        await self._broker.reset_committed(self._prefix.on(group_id), self._prefix.on_keys(offsets))
+
+    def consumer(
+        self, group_id: str, topics: Collection[str], assignor: Assignor, options: MembershipOptions
+    ) -> Consumer:
+        consumer = self._broker.consumer(
+            self._prefix.on(group_id),
+            [self._prefix.on(topic) for topic in topics],
+            _PrefixedAssignor(assignor, self._prefix),
+            options,
+        )
+        return _PrefixedConsumer(consumer, self._prefix)
+
+    def reader(self) -> Reader:
+        return _PrefixedReader(self._broker.reader(), self._prefix)
+
+    def producer(self) -> Producer:
+        return _PrefixedProducer(self._broker.producer(), self._prefix)
+
+    def _on(self, partitions: Collection[TopicPartition]) -> list[TopicPartition]:
+        return [self._prefix.on_partition(partition) for partition in partitions]
+
+
+class _PrefixedConsumer:
+    def __init__(self, consumer: Consumer, prefix: Prefix) -> None:
+        self._consumer = consumer
+        self._prefix = prefix
+
+    async def start(self, listener: RebalanceListener) -> None:
+        await self._consumer.start(_PrefixedListener(listener, self._prefix))
+
+    async def stop(self) -> None:
+        await self._consumer.stop()
+
+    async def fetch(
+        self, partitions: Collection[TopicPartition], timeout_sec: float, max_records: int | None = None
+    ) -> dict[TopicPartition, list[Record]]:
+        return await self._prefix.fetch(self._consumer, partitions, timeout_sec, max_records)
+
+    def position(self, partition: TopicPartition) -> int | None:
+        return self._consumer.position(self._prefix.on_partition(partition))
+
+    def watermark(self, partition: TopicPartition) -> Watermark | None:
+        return self._consumer.watermark(self._prefix.on_partition(partition))
+
+    def release(self, offsets: Mapping[TopicPartition, int], generation: int) -> None:
+        self._consumer.release(self._prefix.on_keys(offsets), generation)
+
+    def seek(self, offsets: Mapping[TopicPartition, int], generation: int) -> None:
+        self._consumer.seek(self._prefix.on_keys(offsets), generation)
+
+    def owns(self, generation: int) -> bool:
+        return self._consumer.owns(generation)
+
+    async def confirm(self, generation: int) -> None:
+        await self._consumer.confirm(generation)
+
+    async def commit(self, offsets: Mapping[TopicPartition, int], generation: int) -> None:
+        await self._consumer.commit(self._prefix.on_keys(offsets), generation)
+
+    def rejoin(self) -> None:
+        self._consumer.rejoin()
+
+
+class _PrefixedListener:
+    def __init__(self, listener: RebalanceListener, prefix: Prefix) -> None:
+        self._listener = listener
+        self._prefix = prefix
+
+    async def on_revoked(self, partitions: Collection[TopicPartition]) -> None:
+        await self._listener.on_revoked([self._prefix.off_partition(partition) for partition in partitions])
+
+    def on_assigned(self, assignment: Assignment) -> None:
+        plain = tuple(self._prefix.off_partition(partition) for partition in assignment.partitions)
+        self._listener.on_assigned(replace(assignment, partitions=plain))
+
+
+class _PrefixedAssignor:
+    def __init__(self, assignor: Assignor, prefix: Prefix) -> None:
+        self.name = assignor.name
+        self._assignor = assignor
+        self._prefix = prefix
+
+    def user_data(self) -> bytes:
+        return self._assignor.user_data()
+
+    def assign(
+        self, members: Mapping[str, Member], partition_counts: Mapping[str, int]
+    ) -> dict[str, list[TopicPartition]]:
+        off = self._prefix.off
+        assigned = self._assignor.assign(
+            {
+                name: replace(member, topics=frozenset(off(topic) for topic in member.topics))
+                for name, member in members.items()
+            },
+            {off(topic): count for topic, count in partition_counts.items()},
+        )
+        return {
+            name: [self._prefix.on_partition(partition) for partition in partitions]
+            for name, partitions in assigned.items()
+        }
+
+
+class _PrefixedReader:
+    def __init__(self, reader: Reader, prefix: Prefix) -> None:
+        self._reader = reader
+        self._prefix = prefix
+
+    async def start(self, offsets: Mapping[TopicPartition, int]) -> None:
+        await self._reader.start(self._prefix.on_keys(offsets))
+
+    async def stop(self) -> None:
+        await self._reader.stop()
+
+    async def fetch(
+        self, partitions: Collection[TopicPartition], timeout_sec: float, max_records: int | None = None
+    ) -> dict[TopicPartition, list[Record]]:
+        return await self._prefix.fetch(self._reader, partitions, timeout_sec, max_records)
+
+    def position(self, partition: TopicPartition) -> int:
+        return self._reader.position(self._prefix.on_partition(partition))
+
+
+class _PrefixedProducer:
+    def __init__(self, producer: Producer, prefix: Prefix) -> None:
+        self._producer = producer
+        self._prefix = prefix
+
+    async def start(self) -> None:
+        await self._producer.start()
+
+    async def stop(self) -> None:
+        await self._producer.stop()
+
+    async def send(self, partition: TopicPartition, records: Sequence[Outgoing]) -> list["asyncio.Future[Ack]"]:
+        return await self._producer.send(self._prefix.on_partition(partition), records)

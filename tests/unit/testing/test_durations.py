@@ -1,0 +1,40 @@
+"""How long, as a person writes it."""
+
+from datetime import timedelta
+
+import pytest
+
+from paperboy.errors import ConfigurationError
+from paperboy.testing.durations import Duration, seconds
+
+
+@pytest.mark.parametrize(
+    ("duration", "expected"),
+    [
+        ("1h", 3_600),
+        ("10s", 10),
+        ("250ms", 0.25),
+        ("5m", 300),
+        ("2d", 172_800),
+        ("1.5h", 5_400),
+        ("1h 30m", 5_400),
+        ("1h30m", 5_400),
+        (" 1 h ", 3_600),
+        ("0s", 0),
+        (0, 0),
+        (2, 2),
+        (0.5, 0.5),
+        (timedelta(hours=1), 3_600),
+    ],
+)
+def test_a_duration_is_so_many_seconds(duration: Duration, expected: float) -> None:
+    assert seconds(duration) == expected
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    ["1 fortnight", "1 hour", "5min", "s", "", " ", "10", "1h!", "-1s", "1,5h", "١s", -1, float("inf"), True, None],
+)
+def test_what_is_none_is_refused_in_one_sentence(wrong: Duration) -> None:
+    with pytest.raises(ConfigurationError, match="is no duration: write '1h', '10s', '250ms', '1h 30m' or '2d'"):
+        seconds(wrong)
