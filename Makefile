@@ -15,14 +15,14 @@ STAMP := $(VENV)/.stamp
 COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help env demo test test-fast check format kafka bench dist lock clean
+.PHONY: help env demo test test-fast chaos check format kafka bench dist lock clean
 
 help: ## Show this.
 	@echo "make [target], and what it does:"
 	@sed -n -E 's/^([a-z-]+):[^#]*## (.*)/  \1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
 	@echo
 	@echo "Settings: PYTHON=$(PYTHON) (what makes the environment), VENV=$(VENV) (where it is),"
-	@echo "ARGS='…' (more arguments for demo, test, test-fast and bench)."
+	@echo "ARGS='…' (more arguments for demo, test, test-fast, chaos and bench)."
 
 env: $(STAMP) ## Make the environment in .venv, from locked requirements. Every other target does so by itself.
 
@@ -48,6 +48,10 @@ test: $(STAMP) ## Run every test, on the embedded broker and on a real Kafka, wh
 
 test-fast: $(STAMP) ## Run the tests that need nothing but Python, without the flights: about a minute.
 	@$(RUN) -m pytest -m "not kafka" --ignore-glob='*/test_flights.py' $(ARGS)
+
+chaos: $(STAMP) ## Kill, freeze and change workers on a real Kafka, more often than make test does: PAPERBOY_CHAOS_SEED=… again.
+	@PAPERBOY_CHAOS_KILLS=$${PAPERBOY_CHAOS_KILLS:-200} PAPERBOY_CHAOS_CHANGES=$${PAPERBOY_CHAOS_CHANGES:-60} \
+		$(RUN) -m pytest -s tests/chaos $(ARGS)
 
 check: $(STAMP) ## Check format, lint, types and the arrows between the rooms.
 	$(VENV)/bin/ruff format --check --diff

@@ -4,6 +4,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 from paperboy.brokers.protocol import ConsumerRecord
 from paperboy.engine import Engine, Mode, Status, TaskStatus
+from paperboy.engine.restoring import Restoring
+from paperboy.engine.status import GlobalTableStatus
 from paperboy.errors import (
     AuthenticationFailed,
     BrokerError,
@@ -16,31 +18,44 @@ from paperboy.errors import (
     PaperboyError,
     RecordTooLarge,
     SerializationError,
+    StoreError,
     TableError,
     TopicNotFound,
 )
 from paperboy.handlers import BulkHandler, Context, Handler
 from paperboy.tables import Table
+from paperboy.tables.global_table import GlobalTable
+from paperboy.tables.partition import Change
+from paperboy.tables.snapshot import Entry, Snapshot
+from paperboy.tables.stores.options import RocksDBOptions
 
 __all__ = [
     "AuthenticationFailed",
     "BrokerError",
     "BrokerUnreachable",
     "BulkHandler",
+    "Change",
     "CheckpointError",
     "ConfigurationError",
     "ConsumerRecord",
     "Context",
     "DeserializationError",
     "Engine",
+    "Entry",
+    "GlobalTable",
+    "GlobalTableStatus",
     "Handler",
     "Mode",
     "NotOwner",
     "OffsetOutOfRange",
     "PaperboyError",
     "RecordTooLarge",
+    "Restoring",
+    "RocksDBOptions",
     "SerializationError",
+    "Snapshot",
     "Status",
+    "StoreError",
     "Table",
     "TableError",
     "TaskStatus",

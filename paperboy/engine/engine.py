@@ -1,8 +1,9 @@
 """The engine: it owns the lifecycle and wires the parts."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -17,6 +18,8 @@ from paperboy.brokers.protocol import (
     TopicSpec,
 )
 from paperboy.engine.assignment import TaskAssignor
+from paperboy.engine.globals import Follower
+from paperboy.engine.health import Health, health_of
 from paperboy.engine.membership import LAST_CHECKPOINT_SEC, Membership
 from paperboy.engine.modes import Mode
 from paperboy.engine.options import Options
@@ -24,14 +27,20 @@ from paperboy.engine.outbox import Topics, check_bytes, check_sendable, checked_
 from paperboy.engine.preparation import Prepared, prepare
 from paperboy.engine.progress import Progress
 from paperboy.engine.registration import dispatches_of, topics_of_steps
+from paperboy.engine.restoring import SHOW_SEC, RestoreDisplay
 from paperboy.engine.signals import stopping_on_signals
+from paperboy.engine.standstill import Standstill
 from paperboy.engine.status import Counters, Status, TaskStatus
 from paperboy.engine.steps import Steps
-from paperboy.engine.task import Task, Wiring
+from paperboy.engine.stores import Stores
+from paperboy.engine.task import Task
+from paperboy.engine.watchdog import Watchdog, watched
+from paperboy.engine.wiring import Wiring
 from paperboy.errors import ConfigurationError, PaperboyError
 from paperboy.handlers.handler import Handler
 from paperboy.log import get_logger
 from paperboy.serializers.outgoing import Serialize, to_bytes
+from paperboy.tables.global_table import GlobalTable
 from paperboy.tables.table import Table
 
 _log = get_logger("paperboy.engine")
@@ -65,31 +74,44 @@ class Engine:
     def __init__(self, *handlers: Handler | type[Handler], **options: Any) -> None:
         self._options = Options.of(options)
         self._dispatches = dispatches_of(handlers, fail_on_exception=self._options.fail_on_exception)
-        self._steps = Steps(topics_of_steps(self._options.steps or (), handlers, self._dispatches))
+        self._topics_of_steps = topics_of_steps(self._options.steps or (), handlers, self._dispatches)
         self._tables: dict[str, Table] = {}
+        self._global_tables: dict[str, GlobalTable] = {}
+        self._open_broker: Callable[[Options], Broker] = _open_broker
+        self._forget_run()
+
+    def _forget_run(self) -> None:
+        """Be as before the first start. Engines under test are run again, and on another broker."""
+        self._steps = Steps(self._topics_of_steps)
         self._counters = Counters()
         self._broker: Broker | None = None
         self._producer: Producer | None = None
         self._topics: Topics | None = None
         self._membership: Membership | None = None
         self._progress: Progress | None = None
+        self._followers: list[Follower] = []
+        self._standstill: Standstill | None = None
+        self._watchdog: Watchdog | None = None
         self._background: asyncio.Task[None] | None = None
         self._started = False
         self._running = asyncio.Event()
         self._stop = asyncio.Event()
         self._failure: BaseException | None = None
 
-    def register_table(self, table: Table) -> None:
-        """Let handlers use `table`: restored from its changelog before they see a record.
+    def register_table(self, table: Table | GlobalTable) -> None:
+        """Let handlers use `table`: restored from its changelog, or its topic, before they see a record.
 
         Raises:
             ConfigurationError: the engine has started, or has another table of this name.
         """
         if self._started:
             raise ConfigurationError(f"Table {table.name!r} was registered after the start: register it before.")
-        if table.name in self._tables:
+        if table.name in self._tables or table.name in self._global_tables:
             raise ConfigurationError(f"Two tables are called {table.name!r}: give each its own name.")
-        self._tables[table.name] = table
+        if isinstance(table, GlobalTable):
+            self._global_tables[table.name] = table
+        else:
+            self._tables[table.name] = table
 
     async def start(self) -> None:
         """Run until stopped. A clean stop returns; so does SIGINT or SIGTERM, after what is in hand has finished.
@@ -148,7 +170,9 @@ class Engine:
         return Mode.BULK if any(task.mode is Mode.BULK for task in self._tasks()) else Mode.SINGLE
 
     def status(self) -> Status:
-        """How things stand in this worker."""
+        """How things stand in this worker. Other threads may ask, too."""
+        standstill, watchdog = self._standstill, self._watchdog
+        self._look()
         tasks = tuple(
             TaskStatus(
                 name=task.name,
@@ -157,18 +181,30 @@ class Engine:
                 lag=task.sources.lag(),
                 positions={str(source.partition): source.position for source in task.sources},
                 buffered=sum(source.buffered for source in task.sources),
+                restoring=None if task.ready else task.restoring.so_far(),
+                standing_sec=0.0 if standstill is None else standstill.standing_sec(task),
+                failures=task.failures,
             )
             for task in self._tasks()
         )
         lags = [task.lag for task in tasks]
         return Status(
             running=self._running.is_set(),
+            failure=None if self._failure is None else repr(self._failure),
             mode=self.mode,
             step=self._steps.current if self._started else None,
             lag=None if None in lags else sum(lag for lag in lags if lag is not None),
             tasks=tasks,
+            global_tables=tuple(follower.status() for follower in self._followers),
+            unassigned_sec=None if standstill is None else standstill.unassigned_sec(),
+            blocked_sec=0.0 if watchdog is None else watchdog.blocked_sec(),
             **asdict(self._counters),
         )
+
+    def health(self) -> Health:
+        """Whether it does its work, and if not, why: for liveness and readiness endpoints. Other threads may ask, too,
+        and they alone can find the event loop blocked."""
+        return health_of(self.status(), self._options.stalled_sec)
 
     async def send(
         self,
@@ -216,7 +252,8 @@ class Engine:
 
     async def caught_up(self) -> None:
         """Returns when all that was in the input topics at the call is handled and committed by the group, with all
-        that handling it sent to input topics; this worker's tables are restored by then.
+        that handling it sent to input topics; this worker's tables are restored by then, and its global tables hold
+        what is in their topics.
 
         Raises:
             Exception: the engine stopped with this error meanwhile.
@@ -225,6 +262,10 @@ class Engine:
         if self._progress is None:
             raise self._failure or PaperboyError("engine.caught_up: the engine is not running.")
         await self._progress.caught_up()
+        for follower in self._followers:
+            await follower.caught_up()
+        if self._progress is None:
+            raise self._failure or PaperboyError("The engine stopped before it had caught up.")
 
     # Starting and stopping.
 
@@ -232,19 +273,26 @@ class Engine:
         if self._started:
             raise PaperboyError("This engine was started before: make a new one.")
         self._started = True
+        with watched(self._options.blocked_loop_sec, self._counters) as self._watchdog:
+            try:
+                await self._run_watched()
+            finally:
+                self._watchdog = None
+        if self._failure is not None:
+            raise self._failure
+
+    async def _run_watched(self) -> None:
         options = self._options
-        broker = open_broker(
-            options.bootstrap_servers,
-            client_options=options.client_options,
-            connect_timeout_sec=options.connect_timeout_sec,
-        )
+        broker = self._open_broker(options)
         try:
             await self._unless_stopped(broker.start())
             producer = broker.producer()
             try:
                 await self._unless_stopped(producer.start())
                 self._broker, self._producer, self._topics = broker, producer, Topics(broker)
-                prepared = await self._unless_stopped(prepare(broker, options, self._dispatches, self._tables))
+                prepared = await self._unless_stopped(
+                    prepare(broker, options, self._dispatches, self._tables, self._global_tables)
+                )
                 if prepared is not None:
                     await self._take_part(prepared, broker, producer, self._topics)
             finally:
@@ -252,8 +300,6 @@ class Engine:
                 await self._close(producer.stop(), "producer")
         finally:
             await self._close(broker.stop(), "broker")
-        if self._failure is not None:
-            raise self._failure
 
     async def _unless_stopped(self, starting: Coroutine[Any, Any, T]) -> T | None:
         """A part of the start; given up, with None, when the engine is told to stop."""
@@ -275,32 +321,43 @@ class Engine:
         consumer = broker.consumer(options.group_id, sorted(self._dispatches), assignor, _membership_options(options))
         wiring = Wiring(
             options=options,
+            broker=broker,
             consumer=consumer,
             producer=producer,
             topics=topics,
-            clock=broker.clock,
             in_step=lambda: self._steps.current is not None,
             moved=lambda: progress.moved(),
             room=lambda: membership.make_room(),
             counters=self._counters,
         )
         async with asyncio.TaskGroup() as group:
+
+            def spawn(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+                return group.create_task(work, name=name)
+
+            stores = Stores(Path(options.state_dir), options.group_id, options.rocksdb, spawn)
+            followers = [
+                Follower(table, prepared.global_topics[name], stores, wiring)
+                for name, table in self._global_tables.items()
+            ]
             membership = Membership(
-                broker,
                 wiring,
+                stores,
                 prepared.groups,
                 self._dispatches,
                 prepared.changelogs,
+                followers,
                 self._steps,
                 assignor,
                 self._fail,
-                lambda work, name: group.create_task(work, name=name),
+                spawn,
             )
             progress = Progress(
                 broker, options.group_id, prepared.inputs, membership, self._steps, lambda: self._failure
             )
+            display = RestoreDisplay(membership.restoring, options.on_restore, on_terminal=self._background is None)
             beside: list[asyncio.Task[None]] = []
-            attached: list[Table] = []
+            attached: list[Table | GlobalTable] = []
 
             def run_beside(work: Coroutine[Any, Any, None], name: str) -> None:
                 beside.append(group.create_task(self._guarded(work), name=name))
@@ -309,13 +366,23 @@ class Engine:
                 for table in self._tables.values():
                     table.attach(lambda name=table.name: membership.partitions_of(name))  # type: ignore[misc]
                     attached.append(table)
+                for follower in followers:
+                    follower.table.attach(follower.readable)
+                    attached.append(follower.table)
+                on_disk = [*self._tables.values(), *(table.kept_as for table in self._global_tables.values())]
+                await stores.take_homes(on_disk)
+                self._followers = followers
+                for follower in followers:
+                    run_beside(follower.run(), f"global table {follower.table.name}")
                 ends = await progress.input_ends() if options.stop_at_end else None
                 await consumer.start(membership)
                 _log.info("started", group_id=options.group_id, broker=broker.name, topics=sorted(self._dispatches))
                 self._membership, self._progress = membership, progress
+                self._standstill = Standstill(asyncio.get_running_loop().time)
                 run_beside(membership.fetch_for_ever(), "fetch")
                 run_beside(progress.take_steps(), "steps")
-                run_beside(_every(_ENDS_SEC, membership.ask_for_ends), "ends")
+                run_beside(_every(_ENDS_SEC, self._ask_for_ends), "ends")
+                run_beside(_every(SHOW_SEC, display.show), "restore display")
                 if ends is not None:
                     run_beside(self._stop_after(progress.until_committed(ends)), "stop at end")
                 self._running.set()
@@ -329,11 +396,23 @@ class Engine:
                 progress.end()
                 for task in beside:
                     task.cancel()
-                for table in attached:
-                    table.attach(None)
-                self._membership = self._progress = None
+                for each in attached:
+                    each.attach(None)
+                self._membership = self._progress = self._standstill = None
+                self._followers = []
                 await self._close(consumer.stop(), "consumer")
+                display.close()
+                await stores.close()
                 _log.info("stopped", group_id=options.group_id)
+
+    async def _ask_for_ends(self) -> None:
+        if self._membership is not None:
+            await self._membership.ask_for_ends()
+        self._look()
+
+    def _look(self) -> None:
+        if self._standstill is not None and self._membership is not None:
+            self._standstill.look(self._tasks(), self._membership.assigned.is_set())
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         """What fails beside the tasks stops the engine as well, and is raised by `start` as it is."""
@@ -371,6 +450,14 @@ class Engine:
 
     def _tasks(self) -> list[Task]:
         return [] if self._membership is None else list(self._membership.tasks.values())
+
+
+def _open_broker(options: Options) -> Broker:
+    return open_broker(
+        options.bootstrap_servers,
+        client_options=options.client_options,
+        connect_timeout_sec=options.connect_timeout_sec,
+    )
 
 
 def _membership_options(options: Options) -> MembershipOptions:

@@ -3,19 +3,23 @@
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from paperboy.brokers.protocol import Assignment, Broker, Record, TopicPartition
-from paperboy.engine.assignment import TaskAssignor
+from paperboy.brokers.protocol import RESETTING, Assignment, Record, TopicPartition
+from paperboy.engine.assignment import Recency, TaskAssignor
+from paperboy.engine.globals import Follower
 from paperboy.engine.preparation import Changelog
+from paperboy.engine.reclaim import reclaim
 from paperboy.engine.restore import restore
+from paperboy.engine.restoring import Restoring
 from paperboy.engine.steps import Steps
-from paperboy.engine.task import HeldTable, Task, Wiring
+from paperboy.engine.stores import Stores, TaskTable, recency, store_identity
+from paperboy.engine.task import Task
 from paperboy.engine.topology import TaskId, TopicGroup
-from paperboy.errors import BrokerError, ConfigurationError, OffsetOutOfRange, PaperboyError
+from paperboy.engine.wiring import Wiring
+from paperboy.errors import BrokerError, ConfigurationError, OffsetOutOfRange, PaperboyError, StoreError
 from paperboy.handlers.dispatch import Dispatch
 from paperboy.log import get_logger
 from paperboy.tables.partition import TablePartition, Undo
-from paperboy.tables.stores.memory import MemoryStore
-from paperboy.tables.stores.protocol import Store
+from paperboy.tables.table import Table
 
 _log = get_logger("paperboy.membership")
 
@@ -38,17 +42,19 @@ class Membership:
     Args:
         groups: the topic groups, with each topic's dispatch and each table's changelog.
         changelogs: by table name, the changelog topic and the largest record it takes.
+        followers: of the global tables, which every task waits for.
         fail: told about an error that must stop the engine.
         spawn: starts a coroutine that the engine owns.
     """
 
     def __init__(
         self,
-        broker: Broker,
         wiring: Wiring,
+        stores: Stores,
         groups: Sequence[TopicGroup],
         dispatches: Mapping[str, Dispatch],
         changelogs: Mapping[str, Changelog],
+        followers: Sequence[Follower],
         steps: Steps,
         assignor: TaskAssignor,
         fail: Callable[[BaseException], None],
@@ -57,21 +63,23 @@ class Membership:
         self.tasks: dict[TaskId, Task] = {}
         self.assigned = asyncio.Event()
         """Set while this worker has an assignment."""
-        self._broker = broker
+        self._broker = wiring.broker
         self._wiring = wiring
+        self._stores = stores
         self._options = wiring.options
         self._groups = groups
         self._dispatches = dispatches
         self._changelogs = changelogs
+        self._followers = followers
         self._steps = steps
         self._assignor = assignor
         self._fail = fail
         self._spawn = spawn
         self._runners: dict[TaskId, asyncio.Task[None]] = {}
-        self._stores: dict[tuple[TaskId, str], Store] = {}
         self._restoring = asyncio.Semaphore(_RESTORES_AT_ONCE)
         self._room = asyncio.Event()
         self._stopping = False
+        assignor.recency = self._recency
 
     # What the group tells.
 
@@ -80,6 +88,8 @@ class Membership:
         self.assigned.clear()
         _log.info("revoked", partitions=len(partitions))
         await self.drain()
+        self._stores.flush()
+        self._assignor.revoked()
 
     def on_assigned(self, assignment: Assignment) -> None:
         try:
@@ -108,7 +118,8 @@ class Membership:
             )
             return
         self.tasks = {task.id: task for task in tasks}
-        self._forget_stores_of_others()
+        wanted = {(name, task.id.partition) for task in tasks for name in task.tables}
+        self._stores.keep(wanted.union(*(follower.store_ids for follower in self._followers)))
         for task in tasks:
             self._apply_limits(task)
             self._runners[task.id] = self._spawn(self._run(task), name=f"task {task.name}")
@@ -167,6 +178,14 @@ class Membership:
         """A task has handled something."""
         self._room.set()
 
+    def restoring(self) -> dict[str, Restoring]:
+        """What is being restored now, by the name of the task, or of the global table."""
+        under_way = {task.name: task.restoring.so_far() for task in self.tasks.values() if not task.ready}
+        for follower in self._followers:
+            if (restoring := follower.restoring()) is not None:
+                under_way[follower.table.name] = restoring
+        return {name: restoring for name, restoring in under_way.items() if restoring.total_offsets}
+
     def partitions_of(self, table: str) -> list[tuple[int, TablePartition]]:
         """This worker's partitions of a table, with their numbers."""
         return [
@@ -212,25 +231,15 @@ class Membership:
             source.end_offset = ends[source.partition]
             task.wake()
 
+    def _recency(self) -> Recency:
+        return recency(self._groups, self._changelogs, self._stores.records(), self._broker.clock.time_ms())
+
     # One task.
 
     def _new_task(self, group: TopicGroup, partition: int, assignment: Assignment) -> Task:
         task_id = TaskId(group.name, partition)
         undo: Undo = []
-        tables = {}
-        for table in group.tables:
-            changelog = self._changelogs[table.name]
-            if partition >= changelog.partitions:
-                raise ConfigurationError(
-                    f"Topics {', '.join(map(repr, group.topics))} have a partition {partition} now, but changelog"
-                    f" {changelog.topic!r} of table {table.name!r} has {changelog.partitions} partitions: stop all"
-                    " workers, and recreate the changelog with as many partitions as the input."
-                )
-            store = self._stores.setdefault((task_id, table.name), MemoryStore())
-            tables[table.name] = HeldTable(
-                TablePartition(table.name, store, undo, changelog.max_record_bytes),
-                TopicPartition(changelog.topic, partition),
-            )
+        tables = {table.name: self._task_table(table, group, partition, undo) for table in group.tables}
         dispatches = {topic: self._dispatches[topic] for topic in group.topics}
         shares = len(assignment.partitions)
         return Task(
@@ -245,6 +254,21 @@ class Membership:
             reopen=self._open,
         )
 
+    def _task_table(self, table: Table, group: TopicGroup, partition: int, undo: Undo) -> TaskTable:
+        changelog = self._changelogs[table.name]
+        if partition >= changelog.partitions:
+            raise ConfigurationError(
+                f"Topics {', '.join(map(repr, group.topics))} have a partition {partition} now, but changelog"
+                f" {changelog.topic!r} of table {table.name!r} has {changelog.partitions} partitions: stop all"
+                " workers, and run 'paperboy reset' for this engine."
+            )
+        return TaskTable(
+            TablePartition(table, partition, undo, changelog.max_record_bytes),
+            TopicPartition(changelog.topic, partition),
+            changelog.delete_retention_ms,
+            self._stores.hold(table, store_identity(table, changelog, partition)),
+        )
+
     async def _run(self, task: Task) -> None:
         try:
             await task.run()
@@ -252,14 +276,11 @@ class Membership:
             self._fail(error)
 
     async def _open(self, task: Task) -> None:
-        """Restore the task's tables, find where its input goes on, and begin fetching there."""
-        counters = self._wiring.counters
-
-        def report(records: int) -> None:
-            counters.restored += records
-
+        """Bring the task's tables to what is durable, find where its input goes on, and begin fetching there."""
         async with self._restoring:
-            await restore(list(task.tables.values()), self._broker, report)
+            await self._open_tables(task)
+        for follower in self._followers:
+            await follower.complete.wait()
         partitions = task.sources.partitions
         committed = await self._broker.committed(self._options.group_id, partitions)
         begins = await self._broker.beginning_offsets(partitions)
@@ -277,9 +298,44 @@ class Membership:
         self._wiring.consumer.release(starts, task.generation)
         self._room.set()
 
+    async def _open_tables(self, task: Task) -> None:
+        tables = list(task.tables.values())
+        if task.in_step:
+            try:
+                for table in tables:
+                    await self._reclaim(table, task.generation)
+                return
+            except OffsetOutOfRange:  # the changelog was cut under our feet
+                task.in_step = False
+        for table in tables:
+            held = table.held
+            table.partition.store = await (held.reopen() if isinstance(task.failure, StoreError) else held.open())
+        if tables:
+            await restore(tables, self._broker, task.restoring)
+            self._tell_restored(task)
+
+    def _tell_restored(self, task: Task) -> None:
+        restored = task.restoring.so_far()
+        self._wiring.counters.restored += restored.records
+        _log.info("restored", task=task.name, records=restored.records, seconds=round(restored.elapsed_sec, 3))
+        if self._options.on_restore is not None:
+            self._options.on_restore(task.name, restored)
+
+    async def _reclaim(self, table: TaskTable, generation: int) -> None:
+        """A checkpoint that failed may have reached the log all the same: the table never held it."""
+        wiring = self._wiring
+        offset = await reclaim(table, {}, wiring.broker, wiring.consumer, wiring.producer, generation)
+        store = table.partition.store
+        if offset != store.changelog_offset:
+            store.write({}, offset, wiring.broker.clock.time_ms())
+
     def _start(self, partition: TopicPartition, committed: int | None, begin: int, end: int) -> int:
         if committed is None:
             return begin if self._options.auto_offset_reset == "earliest" else end
+        if committed == RESETTING:
+            raise ConfigurationError(
+                f"Group {self._options.group_id!r} is in the middle of a reset: run 'paperboy reset' again to end it."
+            )
         if begin <= committed <= end:
             return committed
         return self._out_of_range(partition, committed, begin, end)
@@ -344,7 +400,3 @@ class Membership:
     def _apply_limits(self, task: Task) -> None:
         for source in task.sources:
             source.limit = self._steps.limit(source.partition)
-
-    def _forget_stores_of_others(self) -> None:
-        for task_id, table in [key for key in self._stores if key[0] not in self.tasks]:
-            self._stores.pop((task_id, table)).close()

@@ -3,60 +3,41 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 
-from paperboy.brokers.protocol import Consumer, Producer, Record, TopicPartition
-from paperboy.clock import Clock
-from paperboy.engine.checkpoint import Checkpoint
+from paperboy.brokers.protocol import Record, TopicPartition
+from paperboy.engine.checkpoints import BackToDurable, Checkpoints
 from paperboy.engine.inputs import Inputs
+from paperboy.engine.lanes import Lanes
 from paperboy.engine.modes import Mode, next_mode
-from paperboy.engine.options import Options
-from paperboy.engine.outbox import FLUSH_BYTES, Outbox, Topics
+from paperboy.engine.outbox import Outbox
+from paperboy.engine.restoring import RestoreProgress
 from paperboy.engine.source import Source
-from paperboy.engine.status import Counters
+from paperboy.engine.stores import TaskTable
 from paperboy.engine.topology import TaskId
+from paperboy.engine.wiring import Wiring
 from paperboy.engine.work import Work
-from paperboy.errors import BrokerError, CheckpointError, NotOwner, OffsetOutOfRange
+from paperboy.errors import BrokerError, NotOwner, OffsetOutOfRange, StoreError
 from paperboy.handlers.dispatch import Dispatch
 from paperboy.log import get_logger
-from paperboy.tables.partition import TablePartition, Undo
+from paperboy.tables.partition import Undo
 
 _log = get_logger("paperboy.task")
 
 _BACKOFF_SEC = 0.1
 """How long a task waits after a failure; twice as long after each further one in a row."""
 
-
-@dataclass(slots=True)
-class HeldTable:
-    """A table's partition in this task, and the changelog partition behind it."""
-
-    partition: TablePartition
-    changelog: TopicPartition
-
-
-@dataclass(slots=True)
-class Wiring:
-    """What an engine's tasks share."""
-
-    options: Options
-    consumer: Consumer
-    producer: Producer
-    topics: Topics
-    clock: Clock
-    in_step: Callable[[], bool]
-    """Whether the engine is in a step."""
-    moved: Callable[[], None]
-    """Told when a task has become ready, when it has committed, and when it rests with work to commit."""
-    room: Callable[[], None]
-    """Told when a task has handled something."""
-    counters: Counters = field(default_factory=Counters)
+_SETTLE_SEC = 1.0
+"""How long a checkpoint that is due waits for messages in flight, at most: what has finished above one that has not is
+handled again after a crash."""
+_SETTLE_SHARE = 0.1
+"""The same, as a share of ``commit_interval_sec``."""
 
 
 class Task:
     """Handles the records of its input partitions, one after another, and checkpoints what they caused.
 
-    One coroutine, `run`, does all handling; checkpoints run beside it, one at a time. Tasks share nothing.
+    One coroutine, `run`, does all handling, but for handlers with ``concurrency``: it feeds their messages to `Lanes`,
+    and everything else waits until those are empty. Checkpoints run beside it, one at a time. Tasks share nothing.
 
     Args:
         dispatches: for each of the task's topics, its handler's.
@@ -72,7 +53,7 @@ class Task:
         self,
         task_id: TaskId,
         dispatches: dict[str, Dispatch],
-        tables: dict[str, HeldTable],
+        tables: dict[str, TaskTable],
         undo: Undo,
         generation: int,
         room_bytes: int,
@@ -87,6 +68,11 @@ class Task:
         self.mode = Mode.SINGLE
         self.ready = False
         """Its tables are restored, and its partitions are being fetched."""
+        self.restoring = RestoreProgress(asyncio.get_running_loop().time)
+        self.in_step = False
+        """Its stores were restored in this assignment: what they lack of their changelogs is not this task's."""
+        self.failure: Exception | None = None
+        """Why it is opened again; None when it is opened first."""
         self.tables = tables
         self.sources = Inputs(
             [Source(TopicPartition(topic, task_id.partition), dispatches[topic]) for topic in sorted(dispatches)],
@@ -96,30 +82,26 @@ class Task:
         )
         self._wiring = wiring
         self._options = options
-        self._outbox = Outbox(wiring.producer, wiring.topics, wiring.clock, options.max_unacked_bytes)
-        partitions = {name: held.partition for name, held in tables.items()}
+        outbox = Outbox(wiring.producer, wiring.topics, wiring.broker.clock, options.max_unacked_bytes)
+        self._wake = asyncio.Event()
+        self._checkpoints = Checkpoints(self.name, tables, self.sources, outbox, generation, wiring, self._wake.set)
+        partitions = {name: table.partition for name, table in tables.items()}
+        self._lanes = Lanes(self.name, partitions, outbox, wiring, self._wake.set, turn_sec, room_bytes)
         self._work = Work(
             self.name,
             partitions,
             undo,
-            self._outbox,
+            outbox,
             wiring.topics,
-            wiring.clock,
+            wiring.broker.clock,
             wiring.counters,
-            has_to_stop=lambda: self._draining or self._checkpoint_due(),
+            has_to_stop=lambda: self._draining or self._checkpoints.is_due,
             turn_sec=turn_sec,
         )
         self._reopen = reopen
         self._loop = asyncio.get_running_loop()
-        self._wake = asyncio.Event()
         self._draining = False
         self._opening: asyncio.Task[None] | None = None
-        self._flushing: asyncio.Task[None] | None = None
-        self._checkpoint: asyncio.Task[None] | None = None
-        self._checkpoint_wanted = False
-        self._checkpoint_at = 0.0
-        self._failures = 0
-        self._failed_commits = 0
         self._going_back: BrokerError | None = None
         self._gave_up_message = False
 
@@ -136,7 +118,7 @@ class Task:
 
     def request_checkpoint(self) -> None:
         """Checkpoint at the next message boundary, if there is anything to checkpoint."""
-        self._checkpoint_wanted = True
+        self._checkpoints.request()
         self._wake.set()
 
     def stop_taking(self) -> None:
@@ -156,7 +138,12 @@ class Task:
     @property
     def is_handling(self) -> bool:
         """Whether a message (or bulk) is in a handler's hands."""
-        return self._work.message is not None
+        return self._work.message is not None or self._lanes.in_flight > 0
+
+    @property
+    def failures(self) -> int:
+        """How many times in a row, by now, its work could not be made durable, or what is durable not be restored."""
+        return 0 if self.ready and not self._checkpoints.dirty else self._checkpoints.failures
 
     # The one coroutine.
 
@@ -178,13 +165,15 @@ class Task:
                 except NotOwner as error:
                     _log.warning("task lost", task=self.name, reason=str(error))
                     return
-                except _BackToDurable as failure:
-                    self._give_up_after_too_many(failure)
+                except BackToDurable as failure:
+                    self.failure = failure.error
+                    self.in_step = self.in_step and not isinstance(failure.error, StoreError)
                 self.ready = False
+                failures = self._checkpoints.failed(self.failure)
                 await self._discard()
                 if self._draining:
                     return
-                await self._back_off(_BACKOFF_SEC * 2 ** (self._failures - 1))
+                await self._back_off(_BACKOFF_SEC * 2 ** (failures - 1))
         finally:
             self.ready = False
             await self._discard()
@@ -193,20 +182,24 @@ class Task:
         if not await self._open():
             return
         self._wiring.moved()
-        self._checkpoint_at = self._loop.time() + self._options.commit_interval_sec
+        self._checkpoints.wait_an_interval()
         try:
             while not self._draining:
                 await self._handle_next()
-        except (NotOwner, _BackToDurable):
+            await self._empty_lanes()
+        except (NotOwner, BackToDurable):
             raise
         except asyncio.CancelledError:
+            if self._lanes.in_flight:
+                self._gave_up_message = True
+                await self._lanes.end()
             if self._gave_up_message:  # else it is a flush or a checkpoint that takes too long
-                await self._checkpoint_the_rest()
+                await self._checkpoints.the_rest()
             raise
         except BaseException:
-            await self._checkpoint_the_rest()
+            await self._checkpoints.the_rest()
             raise
-        await self._checkpoint_the_rest()
+        await self._checkpoints.the_rest()
 
     async def _back_off(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -232,30 +225,47 @@ class Task:
             opening.result()
         except (NotOwner, OffsetOutOfRange):
             raise
-        except BrokerError as error:
-            raise _BackToDurable(error) from error
+        except (BrokerError, StoreError) as error:
+            raise BackToDurable(error) from error
         return True
 
     async def _become_ready(self) -> None:
         await self._reopen(self)
         # In the same step as the seek in it: what a fetch brings to a task that is not ready is dropped.
-        self.ready = True
+        self.ready = self.in_step = True
 
     async def _handle_next(self) -> None:
         self._wake.clear()
         if self._going_back is not None:
-            raise _BackToDurable(self._going_back)
+            raise BackToDurable(self._going_back)
+        if self._lanes.failure is not None:
+            await self._raise_failure()
         for source in self.sources:
-            source.skip_gaps()
-        await self._tend_checkpoint()
+            if not self._lanes.has(source):
+                source.skip_gaps()
+        if self._checkpoints.is_due and self._checkpoints.dirty and not self._lanes.is_empty:
+            await self._settle()
+        await self._checkpoints.tend()
         self._decide_mode()
-        chosen = self.sources.next_source(self.mode, self._loop.time())
+        chosen = self._next_source()
         if chosen is None:
             await self._rest()
+        elif self._goes_to_lanes(chosen):
+            await self._feed_lanes(chosen)
+        elif not self._lanes.is_empty:
+            await self._make_way(chosen)
         elif self.mode is Mode.SINGLE or not chosen.dispatch.takes_bulks:
             await self._handle_singly(chosen)
         else:
             await self._handle_bulk(chosen)
+
+    def _next_source(self) -> Source | None:
+        now = self._loop.time()
+        if self.mode is not Mode.SINGLE:
+            chosen = self.sources.next_source(Mode.SINGLE, now)
+            if chosen is not None and self._goes_to_lanes(chosen):  # no bulk to wait for
+                return chosen
+        return self.sources.next_source(self.mode, now)
 
     def _decide_mode(self) -> None:
         threshold = self._options.bulk_mode_threshold
@@ -310,165 +320,85 @@ class Task:
         self._wiring.room()
         await self._turn()
 
+    # Messages that are handled at the same time.
+
+    def _goes_to_lanes(self, source: Source) -> bool:
+        return source.dispatch.concurrency > 1 and (self.mode is Mode.SINGLE or not source.dispatch.takes_bulks)
+
+    async def _feed_lanes(self, source: Source) -> None:
+        if self._lanes.feed(source, self.sources.turn_of_another(source)):
+            self._wiring.room()
+            await self._turn()
+        else:
+            await self._checkpoints.flush_if_full()
+            await self._sleep()
+
+    async def _make_way(self, source: Source) -> None:
+        """This partition's turn comes when the lanes are empty. In bulk mode, what they have not begun is its own."""
+        if self._lanes.has(source):
+            self._lanes.cut()
+        if not self._lanes.is_empty:
+            await self._rest()
+
+    async def _settle(self) -> None:
+        """Before a checkpoint: begin nothing new, and let what is in flight finish, if that does not take long."""
+        self._lanes.cut()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(_SETTLE_SEC, _SETTLE_SHARE * self._options.commit_interval_sec)):
+                await self._lanes.quiet()
+
+    async def _empty_lanes(self) -> None:
+        """The task is to stop: what has begun finishes, unless that takes so long that we are cancelled."""
+        self._lanes.cut()
+        await self._lanes.quiet()
+        if self._lanes.failure is not None:
+            await self._raise_failure()
+
+    async def _raise_failure(self) -> None:
+        """A message has failed for good. Those in flight beside it may finish, for as long as a drain lasts."""
+        failure = self._lanes.failure
+        assert failure is not None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._options.drain_timeout_sec):
+                await self._lanes.quiet()
+        if self._lanes.in_flight:
+            _log.warning("handler cancelled", task=self.name)
+        await self._lanes.end()
+        raise failure
+
     def _give_up_message(self) -> None:
         self._work.abandon()
         self._gave_up_message = True
 
     async def _turn(self) -> None:
         """Let the loop, and the other tasks, have their turn."""
-        if self._outbox.bytes >= FLUSH_BYTES:
-            await self._flush()
+        await self._checkpoints.flush_if_full()
         await asyncio.sleep(0)
 
     async def _rest(self) -> None:
         """Nothing to handle: send what waits, and sleep until something changes or is due."""
-        if self._outbox.bytes:
-            await self._flush()
+        await self._checkpoints.flush()
+        await self._sleep()
+
+    async def _sleep(self) -> None:
         deadlines = [self.sources.bulk_deadline()]
-        if self._checkpoint is None and self._dirty:
-            deadlines.append(self._checkpoint_at)
+        if not self._checkpoints.is_running and self._checkpoints.dirty:
+            deadlines.append(self._checkpoints.due_at)
             self._wiring.moved()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(min((at for at in deadlines if at is not None), default=None)):
-                await self._wake.wait()
-
-    async def _flush(self) -> None:
-        """Hand all sends to the producer. A cancelled task leaves a flush alone: half a flush would lose the rest."""
-        while self._flushing is not None or self._outbox.bytes:
-            if self._flushing is None:
-                self._flushing = self._loop.create_task(self._outbox.flush(), name=f"flush {self.name}")
-            await asyncio.wait([self._flushing])
-            flushed, self._flushing = self._flushing, None
-            try:
-                flushed.result()
-            except BrokerError as error:
-                raise _BackToDurable(error) from error
-
-    # Checkpoints.
-
-    @property
-    def _dirty(self) -> bool:
-        """Whether anything has finished since the last checkpoint was committed."""
-        return any(source.position != source.committed for source in self.sources) or any(
-            held.partition.layer for held in self.tables.values()
-        )
-
-    def _checkpoint_due(self) -> bool:
-        options = self._options
-        return (
-            self._checkpoint_wanted
-            or self._loop.time() >= self._checkpoint_at
-            or any(
-                len(held.partition.layer) >= options.max_overlay_keys
-                or held.partition.layer_bytes >= options.max_overlay_bytes
-                for held in self.tables.values()
-            )
-        )
-
-    async def _tend_checkpoint(self) -> None:
-        """Collect the checkpoint that has ended; begin one that is due, after the one that is under way."""
-        if self._checkpoint is not None and self._checkpoint.done():
-            await self._finish_checkpoint()
-        if self._checkpoint_due():
-            await self._finish_checkpoint()
-            await self._begin_checkpoint()
-
-    async def _checkpoint_the_rest(self) -> None:
-        """Everything that has finished becomes durable."""
-        await self._finish_checkpoint()
-        for _ in range(self._options.checkpoint_attempts):
-            await self._begin_checkpoint()
-            await self._finish_checkpoint()
-            if not self._dirty:  # only the commit can have failed
-                return
-
-    async def _begin_checkpoint(self) -> None:
-        self._checkpoint_wanted = False
-        self._checkpoint_at = self._loop.time() + self._options.commit_interval_sec
-        if not self._dirty:
-            return
-        await self._flush()
-        checkpoint = Checkpoint(
-            list(self.tables.values()),
-            self.sources.uncommitted(),
-            self._outbox.take_acks(),
-            self._wiring.consumer,
-            self._wiring.producer,
-            self._wiring.clock,
-            self.generation,
-        )
-        self._checkpoint = self._loop.create_task(self._run_checkpoint(checkpoint), name=f"checkpoint {self.name}")
-        self._checkpoint.add_done_callback(lambda _: self._wake.set())
-
-    async def _run_checkpoint(self, checkpoint: Checkpoint) -> None:
+        deadline = min((at for at in deadlines if at is not None), default=None)
         try:
-            await checkpoint.run()
-        except NotOwner:
-            raise
-        except BrokerError as error:
-            raise _BackToDurable(error) from error
-        if checkpoint.commit_error is None:
-            self.sources.commit(checkpoint.positions)
-            self._failed_commits = 0
-        else:
-            self._tolerate(checkpoint.commit_error)
-        self._failures = 0
-        self._wiring.counters.checkpoints += 1
-        _log.debug(
-            "checkpoint",
-            task=self.name,
-            changed_keys=checkpoint.changed_keys,
-            positions={str(partition): position for partition, position in checkpoint.positions.items()},
-        )
-        self._wiring.moved()
-
-    async def _finish_checkpoint(self) -> None:
-        checkpoint = self._checkpoint
-        if checkpoint is not None:
-            await asyncio.wait([checkpoint])  # a cancelled task leaves its checkpoint alone
-            self._checkpoint = None
-            checkpoint.result()
-
-    def _tolerate(self, error: BrokerError) -> None:
-        """What was to be committed is durable, and the next checkpoint commits it, if it can."""
-        self._failed_commits += 1
-        _log.warning("commit failed", task=self.name, attempt=self._failed_commits, error=str(error))
-        if self._failed_commits >= self._options.checkpoint_attempts:
-            raise CheckpointError(
-                f"The commit of task {self.name} failed {self._failed_commits} times in a row (checkpoint_attempts);"
-                f" the last time: {error}"
-            ) from error
-
-    def _give_up_after_too_many(self, failure: "_BackToDurable") -> None:
-        self._wiring.counters.checkpoint_failures += 1
-        self._failures += 1
-        if self._failures >= self._options.checkpoint_attempts:
-            raise CheckpointError(
-                f"Task {self.name} failed {self._failures} times in a row (checkpoint_attempts) to make its work"
-                f" durable, or to go back to what is; the last time: {failure.error}"
-            ) from failure.error
-        _log.warning("back to what is durable", task=self.name, attempt=self._failures, error=str(failure.error))
+            async with asyncio.timeout_at(deadline):
+                await self._wake.wait()
+        except TimeoutError:
+            if deadline == self._checkpoints.due_at:  # a loop calls a little early: by its clock it may not be due yet
+                self._checkpoints.request()
 
     async def _discard(self) -> None:
         """Drop everything that is not durable: writes, sends, records fetched ahead."""
-        for under_way in (self._flushing, self._checkpoint):
-            if under_way is not None:
-                under_way.cancel()
-                await asyncio.wait([under_way])
-                if not under_way.cancelled():
-                    under_way.exception()
-        self._flushing = self._checkpoint = None
+        await self._lanes.end()
+        await self._checkpoints.discard()
         self._work.abandon()
-        for held in self.tables.values():
-            held.partition.discard()
-        self._outbox.discard()
+        for table in self.tables.values():
+            table.partition.discard()
         for source in self.sources:
             source.start_at(source.committed)
-
-
-class _BackToDurable(Exception):
-    """A flush, a checkpoint or a restore failed: the task must go back to what is durable."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        self.error = error

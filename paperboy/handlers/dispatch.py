@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from paperboy.brokers.protocol import Record
-from paperboy.errors import ConfigurationError, DeserializationError, PaperboyError
+from paperboy.brokers.protocol import ConsumerRecord, Record
+from paperboy.errors import ConfigurationError, DeserializationError, PaperboyError, TableError
 from paperboy.handlers.context import BulkPart, Context, Sender
 from paperboy.handlers.handler import Handler
 from paperboy.handlers.hooks import find_decoder, find_hook, name_of, topics_of
@@ -52,6 +52,28 @@ class Unit(Sender, Protocol):
         ...
 
 
+class Conflict(Protocol):
+    """What a message has read too early: another one has changed it since."""
+
+    @property
+    def table(self) -> str: ...
+
+    @property
+    def key(self) -> str: ...
+
+
+class UnitBeside(Unit, Protocol):
+    """A unit whose messages run beside those of others: what one reads, another may change before it has finished."""
+
+    def begin(self) -> None:
+        """A message begins, or begins again: it has read, written and sent nothing."""
+        ...
+
+    def conflict(self) -> Conflict | None:
+        """What the running message has read, and another one has changed since; None where there is nothing."""
+        ...
+
+
 class Dispatch:
     """How one handler's messages are handed over.
 
@@ -80,6 +102,14 @@ class Dispatch:
             raise ConfigurationError(f"{self.name}.group_name is {self.group_name!r}: it must be a string.")
         if self.tables is not None and not isinstance(self.tables, list | tuple):
             raise ConfigurationError(f"{self.name}.tables is {self.tables!r}: it must be a list of tables.")
+        self.concurrency = handler.concurrency
+        if type(self.concurrency) is not int or self.concurrency < 1:
+            raise ConfigurationError(
+                f"{self.name}.concurrency is {self.concurrency!r}: it must be a whole number above 0."
+            )
+        self._reruns = handler.rerun_on_conflict
+        if not isinstance(self._reruns, bool):
+            raise ConfigurationError(f"{self.name}.rerun_on_conflict is {self._reruns!r}: it must be True or False.")
         self._define_context = find_hook(handler, "define_context")
         self._did_receive = find_hook(handler, "did_receive_message")
         self._on_message = find_hook(handler, "on_message")
@@ -139,6 +169,7 @@ class Dispatch:
                     error = _failure(raised)
                     unit.roll_back((0, 0))
                     await self._failed(error, message, ctx, unit)
+                    unit.passed_over(error, 1, message)
                 if pending:
                     unit.accept()
                 elif undo:
@@ -151,10 +182,84 @@ class Dispatch:
         unit.message = None
         return index + 1
 
+    async def attempt(self, record: Record, unit: UnitBeside) -> bool:
+        """Handle one record in a unit of its own, while others are handled beside it.
+
+        Returns:
+            False where it lost against one of them and is to be handled again: nothing of it is left.
+
+        Raises:
+            Exception: as `one_by_one`.
+        """
+        unit.begin()
+        # Decoding, and perhaps a hook, changes the record: what is handled again begins with another copy.
+        message = _copied(record) if self._reruns else record
+        unit.message = ctx = Context()
+        ctx.unit = unit
+        ctx.record = message
+        ctx.part = None
+        if unit.enter is not None:
+            unit.enter(ctx)
+        failure: Exception | None = None
+        try:
+            try:
+                if self._define_context is not None:
+                    ctx.update(await self._define_context() or ())
+                if self._bulks_of_one:
+                    await self._whole([message], ctx, unit)
+                else:
+                    hook = self._on_message if message.value is not None else self._on_tombstone
+                    if self._decode_key or self._decode_value:
+                        self._decode(message)
+                    if self._did_receive is not None:
+                        message = self._received(await self._did_receive(message, ctx))
+                    if hook is not None:
+                        await hook(message, ctx)
+                    if self._on_finished is not None:
+                        await self._on_finished(message, ctx)
+                if unit.pending:
+                    await unit.settle(0)
+                self._check_conflict(unit)
+            except (Exception, asyncio.CancelledError) as raised:
+                failure = _failure(raised)
+                if self._reruns and unit.conflict() is not None:  # it may have failed over what it read
+                    return False
+                unit.roll_back((0, 0))
+                unit.begin()
+                if self._bulks_of_one:
+                    await self._bulk_failed(failure, [message], ctx, unit)
+                else:
+                    await self._failed(failure, message, ctx, unit)
+                try:
+                    self._check_conflict(unit)
+                except TableError as error:
+                    if self._reruns:
+                        return False
+                    raise _noted(error, message) from failure
+            unit.accept()
+        finally:
+            unit.message = None
+        if failure is not None:
+            unit.passed_over(failure, 1, message)
+        return True
+
+    def _check_conflict(self, unit: UnitBeside) -> None:
+        # What has written and sent nothing leaves nothing that could be wrong.
+        conflict = unit.conflict() if unit.undo or unit.pending else None
+        if conflict is not None:
+            raise TableError(
+                f"{self.name} has read key {conflict.key} of table {conflict.table!r}, which another message changed"
+                " before this one had finished: set rerun_on_conflict = True on the handler, hold the key with 'async"
+                " with table.lock(key)' before it is read, or write under keys that belong to the message's own key."
+            )
+
     @property
     def takes_bulks(self) -> bool:
-        """Whether any hook of this handler gets lists; without one, a bulk is no different from its messages."""
-        return self._on_bulk is not None or self._on_finished is not None
+        """Whether any hook of this handler gets lists; without one, a bulk is no different from its messages.
+
+        With `concurrency`, each message finishes on its own: ``on_finished_handling`` is called with it.
+        """
+        return self._on_bulk is not None or (self._on_finished is not None and self.concurrency == 1)
 
     async def in_bulk(self, records: list[Record], unit: Unit) -> int:
         """Handle `records` as one bulk.
@@ -189,7 +294,8 @@ class Dispatch:
         except (Exception, asyncio.CancelledError) as raised:
             error = _failure(raised)
             unit.roll_back((0, 0))
-            await self._bulk_failed(error, taken, len(finished), ctx, unit)
+            await self._bulk_failed(error, taken, ctx, unit)
+            unit.passed_over(error, len(finished), taken[0])
         if fatal is not None:
             raise fatal
         unit.accept()
@@ -248,6 +354,7 @@ class Dispatch:
                 except Exception as fatal:
                     unit.roll_back((0, 0))
                     raise _Stop(fatal) from fatal
+                unit.passed_over(error, 1, message)
             if clock() >= deadline:
                 await asyncio.sleep(0)
                 if unit.has_to_stop():
@@ -286,12 +393,9 @@ class Dispatch:
             await _settled(unit, record, record)
         elif self._fail_on_exception:
             raise _noted(error, record)
-        unit.passed_over(error, 1, record)
 
-    async def _bulk_failed(
-        self, error: Exception, records: list[Record], unfinished: int, ctx: Context, unit: Unit
-    ) -> None:
-        """A bulk has failed and was rolled back; `unfinished` of its records were not passed over before."""
+    async def _bulk_failed(self, error: Exception, records: list[Record], ctx: Context, unit: Unit) -> None:
+        """A bulk has failed and was rolled back: as `_failed`."""
         first, last = records[0], records[-1]
         # A handler of messages answers for its bulk, in which only the last hook can fail, as it does for a message.
         on_error = self._on_error if self._on_bulk is None else None
@@ -311,7 +415,6 @@ class Dispatch:
             await _settled(unit, first, last)
         elif self._fail_on_exception:
             raise _noted(error, first, last)
-        unit.passed_over(error, unfinished, first)
 
     async def _decode_all(self, records: list[Record], unit: Unit) -> None:
         clock = asyncio.get_running_loop().time
@@ -370,6 +473,23 @@ def _failure(raised: Exception | asyncio.CancelledError) -> Exception:
     )
     error.__cause__ = raised
     return error
+
+
+def _copied(record: Record) -> Record:
+    """``copy.copy`` takes ten times as long."""
+    return ConsumerRecord(
+        record.topic,
+        record.partition,
+        record.offset,
+        record.timestamp,
+        record.timestamp_type,
+        record.key,
+        record.value,
+        record.checksum,
+        record.serialized_key_size,
+        record.serialized_value_size,
+        record.headers,
+    )
 
 
 async def _settled(unit: Unit, first: Record, last: Record) -> None:

@@ -37,6 +37,15 @@ class Handler:
     tables: Sequence[Any] | None = None
     """The tables its hooks use; None means every table that is registered with the engine."""
 
+    concurrency: int = 1
+    """How many messages of one partition are handled at the same time, for hooks that wait for something: those of one
+    key in order, one after another; those of different keys, and those without a key, side by side. A message that was
+    begun too early for what it has read in a table fails: see `rerun_on_conflict` and ``table.lock``."""
+
+    rerun_on_conflict: bool = False
+    """With `concurrency`: a message that has read in a table what another one has changed meanwhile is handled again,
+    from its first hook on, in place of failing. So nothing that its hooks do outside may mind being done twice."""
+
     key_serializer: Callable[..., Any] | None = None
     """Bytes to key: a callable that takes the key's bytes. ``key_deserializer`` is another name for it."""
 

@@ -1,0 +1,108 @@
+"""What an engine says about hooks that block it, that do not end, and about itself when it does not get on."""
+
+import asyncio
+import threading
+
+import pytest
+
+from paperboy import Handler
+from tests.contract.engine.kit import Kit, said, until
+
+
+async def test_a_hook_that_blocks_the_loop_is_reported_by_name(kit: Kit, caplog: pytest.LogCaptureFixture) -> None:
+    source = await kit.topic("in")
+
+    class Blocks(Handler):
+        topic = source
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            while engine.status().blocked_sec < 0.2:
+                pass
+
+    engine = kit.engine(Blocks, blocked_loop_sec=0.1)
+    async with engine:
+        await kit.send_values(source, b"x")
+        await engine.caught_up()
+        await until(lambda: engine.status().blocked == 1)
+        assert engine.health().ok
+    [blocked] = [line for line in said(caplog, "event loop blocked") if "on_message" in line["stack"]]
+    assert blocked["seconds"] > 0.1
+    assert said(caplog, "event loop turns again")
+    assert "paperboy watchdog" not in {thread.name for thread in threading.enumerate()}, "it has ended with the engine"
+
+
+async def test_another_thread_finds_the_engine_unwell_while_its_loop_is_blocked(kit: Kit) -> None:
+    source = await kit.topic("in")
+    found: list[str] = []
+    asked = threading.Event()
+
+    class Blocks(Handler):
+        topic = source
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            asked.wait(30)
+
+    engine = kit.engine(Blocks, blocked_loop_sec=0.1)
+
+    def ask() -> None:
+        while not any("event loop" in reason for reason in found):
+            found.extend(engine.health().reasons)
+        asked.set()
+
+    async with engine:
+        asker = threading.Thread(target=ask)
+        await engine.caught_up()
+        await kit.send_values(source, b"x")
+        asker.start()
+        await engine.caught_up()
+        await until(lambda: not asker.is_alive())
+    assert "The event loop has been blocked for" in found[-1]
+
+
+async def test_a_task_that_does_not_get_on_is_stalled_until_it_does(kit: Kit) -> None:
+    source = await kit.topic("in")
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    class Waits(Handler):
+        topic = source
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            begun.set()
+            await go_on.wait()
+
+    engine = kit.engine(Waits, stalled_sec=0.3, max_buffer_bytes=1)  # what comes later is not fetched
+    async with engine:
+        await until(lambda: engine.health().ok)
+        await kit.send_values(source, b"x")
+        await begun.wait()
+        await kit.send_values(source, b"y", b"z")
+        await until(lambda: engine.status().lag == 3)
+        await until(lambda: not engine.health().alive)
+        [reason] = engine.health().reasons
+        assert reason.startswith(f"Task {source}[0] has been standing at {source}[0] offset 0 for")
+        assert engine.status().tasks[0].standing_sec >= 0.3
+        go_on.set()
+        await engine.caught_up()
+        assert engine.health().ok
+
+
+async def test_an_engine_that_an_error_has_stopped_is_not_alive(kit: Kit) -> None:
+    source = await kit.topic("in")
+
+    class Fails(Handler):
+        topic = source
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            raise ValueError("broken")
+
+    engine = kit.engine(Fails)
+    assert engine.health().reasons == ("The engine is not running.",)
+    await kit.send_values(source, b"x")
+    with pytest.raises(ValueError, match="broken"):
+        await engine.start()
+    assert not engine.health().alive
+    assert engine.health().reasons == ("The engine stopped: ValueError('broken')",)
