@@ -4,6 +4,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from paperboy.brokers.protocol import ConsumerRecord
 from paperboy.engine import Engine, Mode, Status, TaskStatus
+from paperboy.engine.health import Health
 from paperboy.engine.restoring import Restoring
 from paperboy.engine.status import GlobalTableStatus
 from paperboy.errors import (
@@ -13,6 +14,7 @@ from paperboy.errors import (
     CheckpointError,
     ConfigurationError,
     DeserializationError,
+    HandlerTimeout,
     NotOwner,
     OffsetOutOfRange,
     PaperboyError,
@@ -45,6 +47,8 @@ __all__ = [
     "GlobalTable",
     "GlobalTableStatus",
     "Handler",
+    "HandlerTimeout",
+    "Health",
     "Mode",
     "NotOwner",
     "OffsetOutOfRange",

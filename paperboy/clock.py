@@ -81,7 +81,7 @@ class LoopWatch:
         loop: that of the calling thread, where it will go on running.
         limit_sec: how long the loop may stand still, in seconds; may be changed while it is watched.
         on_blocked: called in the watching thread, once for each blockage: with its length so far, in seconds, and
-            with what the loop's thread is doing, as a traceback.
+            with what the loop's thread is doing, as a traceback; that is empty where it was over before it was seen.
         on_turned: called in the watching thread when it has ended, with its length in seconds.
     """
 
@@ -129,7 +129,7 @@ class LoopWatch:
                 return
             self._told = False
             while not self._look(question):
-                if self._ended.is_set() or self._loop.is_closed():
+                if self._loop.is_closed() or (self._ended.is_set() and not self._told):
                     return
 
     def _look(self, question: _Question) -> bool:
@@ -139,23 +139,16 @@ class LoopWatch:
         self._ended.wait(pause)
         now = time.monotonic()
         answered_at = question.answered_at
-        overslept = now - before - pause
         if not self._loop.is_running():
             question.asked_at = now
-        elif overslept > self.limit_sec:  # nothing in this process ran, and what did not let it is over
-            self._tell(overslept, "")
-        elif (waited := (answered_at or now) - question.asked_at) > self.limit_sec:
-            self._tell(waited, self._stack() if answered_at is None else "")
-        if answered_at is None:
-            return False
-        if self._told:
-            self._on_turned(max(answered_at - question.asked_at, overslept))
-        return True
-
-    def _tell(self, blocked_sec: float, stack: str) -> None:
-        if not self._told:
+        # Who has overslept was kept from running as well: the whole process was, or C code held the interpreter's lock.
+        blocked_sec = max((answered_at or now) - question.asked_at, now - before - pause)
+        if blocked_sec > self.limit_sec and not self._told:
             self._told = True
-            self._on_blocked(blocked_sec, stack)
+            self._on_blocked(blocked_sec, self._stack() if answered_at is None else "")
+        if answered_at is not None and self._told:
+            self._on_turned(blocked_sec)
+        return answered_at is not None
 
     def _stack(self) -> str:
         frame = sys._current_frames().get(self._watched)

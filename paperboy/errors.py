@@ -55,6 +55,16 @@ class DeserializationError(PaperboyError):
     """Bytes could not become an object."""
 
 
+class HandlerTimeout(PaperboyError):
+    """A message (or bulk) was longer in its hooks than ``handler_timeout_sec``, and was cancelled."""
+
+    def __init__(self, message: str, topic: str, partition: int, offset: int) -> None:
+        super().__init__(message)
+        self.topic = topic
+        self.partition = partition
+        self.offset = offset
+
+
 class TableError(PaperboyError):
     """A table was used where or how it cannot be."""
 

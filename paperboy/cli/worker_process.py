@@ -34,7 +34,7 @@ _LOOK_SEC = 0.1
 _log = get_logger("paperboy.worker")
 
 
-class Supervisor:
+class SupervisorSocket:
     """The supervisor, as its worker sees it: somebody to tell, who may be gone one day."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -42,7 +42,7 @@ class Supervisor:
         self._writer = writer
 
     @classmethod
-    async def at(cls, descriptor: int) -> "Supervisor":
+    async def at(cls, descriptor: int) -> "SupervisorSocket":
         """Through the socket that this process was given."""
         ours = socket.socket(fileno=descriptor)
         ours.set_inheritable(False)
@@ -73,7 +73,7 @@ async def _work(given: argparse.Namespace) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, stop.set)
-    supervisor = await Supervisor.at(given.socket)
+    supervisor = await SupervisorSocket.at(given.socket)
     deadline_sec = given.stop_timeout or DRAIN_MARGIN_SEC
     watching = asyncio.create_task(_stop_when_gone(supervisor, stop, lambda: deadline_sec), name="supervisor")
     try:
@@ -114,7 +114,7 @@ def numbered(engine: Engine, number: int, workers: int) -> Engine:
     return engine
 
 
-async def _run(engine: Engine, supervisor: Supervisor, stop: asyncio.Event) -> None:
+async def _run(engine: Engine, supervisor: SupervisorSocket, stop: asyncio.Event) -> None:
     definition = definition_of(engine)
     _log.info(
         "worker started",
@@ -151,7 +151,7 @@ async def _stop_engine(engine: Engine, stop: asyncio.Event) -> None:
     await engine.stop()
 
 
-async def _stop_when_gone(supervisor: Supervisor, stop: asyncio.Event, deadline_sec: Callable[[], float]) -> None:
+async def _stop_when_gone(supervisor: SupervisorSocket, stop: asyncio.Event, deadline_sec: Callable[[], float]) -> None:
     await supervisor.until_gone()
     _log.warning("supervisor gone", meaning="it was killed: this worker stops")
     # Nobody is left to kill a worker that does not end, not even one whose loop stands still; so let the kernel do it.

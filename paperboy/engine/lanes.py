@@ -14,7 +14,7 @@ from paperboy.engine.work import Work
 from paperboy.errors import TableError
 from paperboy.log import get_logger
 from paperboy.tables.isolation import Conflict, History, Isolation
-from paperboy.tables.locks import Locks, WouldWaitForEver
+from paperboy.tables.locks import HolderHasEnded, Locks, WouldWaitForEver
 from paperboy.tables.partition import TablePartition, Undo
 
 _log = get_logger("paperboy.task")
@@ -82,6 +82,11 @@ class Lane(Work):
             raise TableError(
                 f"Table {table!r}, key {self._refused.key}: this message and another one of {self.name} would wait for"
                 " each other for ever: lock all keys that a message needs in one call of table.lock."
+            ) from error
+        except HolderHasEnded as error:
+            raise TableError(
+                f"A key of table {table!r} was to be locked in {self.name} after its message had ended: await what a"
+                " hook starts before the hook returns."
             ) from error
 
     def end(self) -> None:
@@ -237,6 +242,8 @@ class Lanes:
     async def _run(self, track: _Track) -> None:
         lane = Lane(self._name, self._tables, self._outbox, self._wiring, self._history, self._locks)
         track.called -= 1
+        lane.time_limit.sec = track.source.dispatch.handler_timeout_sec
+        lane.time_limit.watch([lane.time_limit.sec])
         while not self._ending:
             taken = self._next(track)
             if taken is None:

@@ -55,6 +55,9 @@ class Options:
     """At most this long after a message has finished a checkpoint begins that makes it durable."""
     drain_timeout_sec: float = 30.0
     """How long a stop or a rebalance waits for the messages in hand."""
+    handler_timeout_sec: float | None = None
+    """How long the hooks may take over a message (or bulk) before they are cancelled, and it has failed; None: for
+    ever. A handler's own ``handler_timeout_sec`` goes over it."""
     blocked_loop_sec: float = 1.0
     """A hook (or whatever else) that keeps the event loop from turning for longer than this is reported in the log."""
     stalled_sec: float = 60.0
@@ -137,6 +140,7 @@ class Options:
             ("on_restore", callable, "a callable"),
             ("state_dir", lambda value: isinstance(value, str | os.PathLike) and os.fspath(value), "a path"),
             ("rocksdb", lambda value: isinstance(value, RocksDBOptions), "RocksDBOptions(…)"),
+            ("handler_timeout_sec", _is_duration, "a number above 0"),
             ("client_options", lambda value: isinstance(value, Mapping), "a dict"),
             ("group_instance_id", lambda value: isinstance(value, str) and value, "a string that is not empty"),
             ("steps", _is_list_of_lists, "a list of lists of handlers"),
@@ -149,6 +153,10 @@ class Options:
                 f"heartbeat_interval_sec={self.heartbeat_interval_sec:g} must be less than"
                 f" session_timeout_sec={self.session_timeout_sec:g}."
             )
+
+
+def _is_duration(value: object) -> bool:
+    return type(value) in (int, float) and 0 < value < math.inf  # type: ignore[operator]
 
 
 def _is_list_of_lists(value: object) -> bool:

@@ -8,7 +8,9 @@ from paperboy.handlers.dispatch import Dispatch
 from paperboy.handlers.handler import Handler
 
 
-def dispatches_of(handlers: Sequence[Handler | type[Handler]], *, fail_on_exception: bool) -> dict[str, Dispatch]:
+def dispatches_of(
+    handlers: Sequence[Handler | type[Handler]], *, fail_on_exception: bool, handler_timeout_sec: float | None
+) -> dict[str, Dispatch]:
     """Each topic's dispatch.
 
     Raises:
@@ -18,7 +20,7 @@ def dispatches_of(handlers: Sequence[Handler | type[Handler]], *, fail_on_except
         raise ConfigurationError("Engine needs at least one handler: Engine(MyHandler, …).")
     by_topic: dict[str, Dispatch] = {}
     for handler in handlers:
-        dispatch = Dispatch(handler, fail_on_exception=fail_on_exception)
+        dispatch = Dispatch(handler, fail_on_exception=fail_on_exception, handler_timeout_sec=handler_timeout_sec)
         for topic in dispatch.topics:
             if topic in by_topic:
                 raise ConfigurationError(

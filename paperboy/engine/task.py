@@ -157,6 +157,7 @@ class Task:
             Exception: what a handler raised; what had finished before it is checkpointed.
             CheckpointError: checkpoints went on failing.
         """
+        self._work.time_limit.watch(source.dispatch.handler_timeout_sec for source in self.sources)
         try:
             while True:
                 try:
@@ -285,6 +286,7 @@ class Task:
         work = self._work
         records = source.take_chunk(self.sources.turn_of_another(source))
         counters = self._wiring.counters
+        work.time_limit.sec = source.dispatch.handler_timeout_sec
         done = 0
         while done < len(records):
             work.turn_ends = self._loop.time() + self._work.turn_sec
@@ -308,6 +310,7 @@ class Task:
 
     async def _handle_bulk(self, source: Source) -> None:
         records = source.take_bulk(self._options.bulk_mode_max_records)
+        self._work.time_limit.sec = source.dispatch.handler_timeout_sec
         try:
             taken = await source.dispatch.in_bulk(records, self._work)
         except BaseException:
@@ -358,9 +361,14 @@ class Task:
         """A message has failed for good. Those in flight beside it may finish, for as long as a drain lasts."""
         failure = self._lanes.failure
         assert failure is not None
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(self._options.drain_timeout_sec):
                 await self._lanes.quiet()
+        except TimeoutError:
+            pass
+        except asyncio.CancelledError:  # nobody will hear of the failure
+            _log.error("message failed", task=self.name, error=repr(failure), exc_info=failure)
+            raise
         if self._lanes.in_flight:
             _log.warning("handler cancelled", task=self.name)
         await self._lanes.end()

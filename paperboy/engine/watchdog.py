@@ -10,7 +10,7 @@ from paperboy.log import get_logger
 
 _log = get_logger("paperboy.watchdog")
 
-_STOOD_STILL = "unknown: the whole process stood still (it was stopped, or C code held the interpreter's lock)"
+_OVER = "unknown: it was over before it was seen; the whole process was stopped, or C code held the interpreter's lock"
 
 
 @contextmanager
@@ -70,7 +70,7 @@ class Watchdog:
         return 0.0 if self._watch is None else self._watch.blocked_sec()
 
     def _blocked(self, so_far_sec: float, stack: str) -> None:
-        _log.warning("event loop blocked", seconds=round(so_far_sec, 3), stack=f"\n{stack}" if stack else _STOOD_STILL)
+        _log.warning("event loop blocked", seconds=round(so_far_sec, 3), stack=f"\n{stack}" if stack else _OVER)
 
     def _turned(self, blocked_sec: float) -> None:
         _log.warning("event loop turns again", seconds=round(blocked_sec, 3))

@@ -7,6 +7,7 @@ from paperboy.brokers.protocol import Headers, Record
 from paperboy.clock import Clock
 from paperboy.engine.outbox import Outbox, Send, Topics, check_bytes, check_sendable, checked_headers
 from paperboy.engine.status import Counters
+from paperboy.handlers.time_limit import TimeLimit
 from paperboy.log import get_logger
 from paperboy.tables.partition import TablePartition, Undo, roll_back
 from paperboy.tables.unit import message_of_call
@@ -42,6 +43,7 @@ class Work:
         self.enter: Callable[[Any], object] | None = message_of_call.set if tables else None
         self.turn_ends = 0.0
         self.unfinished = 0
+        self.time_limit = TimeLimit(self)
         self.has_to_stop = has_to_stop
         self.turn_sec = turn_sec
         self._outbox = outbox

@@ -28,10 +28,11 @@ class Sender(Protocol):
 class BulkPart:
     """Stands for one message among those of a bulk, which share a context: what it leaves running is told by it."""
 
-    __slots__ = ("unit",)
+    __slots__ = ("record", "unit")
 
-    def __init__(self, unit: Any) -> None:
+    def __init__(self, unit: Any, record: Record) -> None:
         self.unit = unit
+        self.record = record
 
 
 class Context(dict[str, Any]):

@@ -1,6 +1,7 @@
 """A handler's hooks, compiled once when it is registered."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -9,6 +10,7 @@ from paperboy.errors import ConfigurationError, DeserializationError, PaperboyEr
 from paperboy.handlers.context import BulkPart, Context, Sender
 from paperboy.handlers.handler import Handler
 from paperboy.handlers.hooks import find_decoder, find_hook, name_of, topics_of
+from paperboy.handlers.time_limit import TimeLimit
 
 
 class Unit(Sender, Protocol):
@@ -40,6 +42,8 @@ class Unit(Sender, Protocol):
     """How long records are handled without giving the event loop its turn, in seconds."""
     turn_ends: float
     """Until when records are handled without giving way, in loop time; moved to the past by a stop."""
+    time_limit: TimeLimit
+    """What cancels a message that takes too long."""
     unfinished: int
     """Where a chunk handled one by one broke off: the index of the record that did not finish."""
 
@@ -80,6 +84,7 @@ class Dispatch:
     Args:
         handler: a class, or an instance, of Handler or BulkHandler.
         fail_on_exception: what becomes of a failed message whose handler has no ``on_error`` (bulk: ``on_bulk_error``).
+        handler_timeout_sec: how long a handler that does not say so itself may take; None for ever.
 
     Raises:
         ConfigurationError: it is no handler, has no topic, or a hook is no coroutine function.
@@ -90,6 +95,7 @@ class Dispatch:
         handler: Handler | type[Handler],
         *,
         fail_on_exception: bool,
+        handler_timeout_sec: float | None = None,
     ) -> None:
         if not issubclass(handler if isinstance(handler, type) else type(handler), Handler):
             raise ConfigurationError(f"{handler!r} is no handler: subclass paperboy.Handler or paperboy.BulkHandler.")
@@ -106,6 +112,12 @@ class Dispatch:
         if type(self.concurrency) is not int or self.concurrency < 1:
             raise ConfigurationError(
                 f"{self.name}.concurrency is {self.concurrency!r}: it must be a whole number above 0."
+            )
+        limit_sec = handler_timeout_sec if handler.handler_timeout_sec is None else handler.handler_timeout_sec
+        self.handler_timeout_sec: float = math.inf if limit_sec is None else limit_sec
+        if type(self.handler_timeout_sec) not in (int, float) or not self.handler_timeout_sec > 0:
+            raise ConfigurationError(
+                f"{self.name}.handler_timeout_sec is {limit_sec!r}: it must be a number of seconds above 0, or None."
             )
         self._reruns = handler.rerun_on_conflict
         if not isinstance(self._reruns, bool):
@@ -166,7 +178,7 @@ class Dispatch:
                     if pending:
                         await unit.settle(0)
                 except (Exception, asyncio.CancelledError) as raised:
-                    error = _failure(raised)
+                    error = _failure(raised, unit, record)
                     unit.roll_back((0, 0))
                     await self._failed(error, message, ctx, unit)
                     unit.passed_over(error, 1, message)
@@ -221,7 +233,7 @@ class Dispatch:
                     await unit.settle(0)
                 self._check_conflict(unit)
             except (Exception, asyncio.CancelledError) as raised:
-                failure = _failure(raised)
+                failure = _failure(raised, unit, record)
                 if self._reruns and unit.conflict() is not None:  # it may have failed over what it read
                     return False
                 unit.roll_back((0, 0))
@@ -292,7 +304,7 @@ class Dispatch:
         except _Stop as stop:
             fatal = stop.error
         except (Exception, asyncio.CancelledError) as raised:
-            error = _failure(raised)
+            error = _failure(raised, unit, taken[0])
             unit.roll_back((0, 0))
             await self._bulk_failed(error, taken, ctx, unit)
             unit.passed_over(error, len(finished), taken[0])
@@ -333,7 +345,7 @@ class Dispatch:
             message, mark = record, unit.mark()
             ctx.record = record
             if unit.enter is not None:
-                unit.message = ctx.part = BulkPart(unit)
+                unit.message = ctx.part = BulkPart(unit, record)
                 unit.enter(ctx.part)
             try:
                 hook = self._on_message if record.value is not None else self._on_tombstone
@@ -347,7 +359,7 @@ class Dispatch:
                     await unit.settle(mark[1])
                 messages.append(message)
             except (Exception, asyncio.CancelledError) as raised:
-                error = _failure(raised)
+                error = _failure(raised, unit, record)
                 unit.roll_back(mark)
                 try:
                     await self._failed(error, message, ctx, unit)
@@ -385,8 +397,8 @@ class Dispatch:
             mark = unit.mark()
             try:
                 answer = await self._on_error(error, record, ctx)
-            except Exception as raised:
-                answer = raised
+            except (Exception, asyncio.CancelledError) as raised:
+                answer = _failure(raised, unit, record)
             if answer is not None:
                 unit.roll_back(mark)
                 raise _noted(_an_exception(answer, self.name, "on_error"), record)
@@ -407,8 +419,8 @@ class Dispatch:
                 else:
                     assert on_error is not None
                     answer = await on_error(error, last, ctx)
-            except Exception as raised:
-                answer = raised
+            except (Exception, asyncio.CancelledError) as raised:
+                answer = _failure(raised, unit, first)
             if answer is not None:
                 unit.roll_back((0, 0))
                 raise _noted(_an_exception(answer, self.name, hook), first, last)
@@ -460,9 +472,13 @@ def _an_exception(answer: Any, name: str, hook: str) -> Exception:
     return PaperboyError(f"{name}.{hook} returned {answer!r}: return an exception to stop, or None to go on.")
 
 
-def _failure(raised: Exception | asyncio.CancelledError) -> Exception:
-    """What a hook raised, as its failure. A cancellation of the task itself goes on; one that only comes out of a hook,
-    because something that it awaited was cancelled, is a failure like any other."""
+def _failure(raised: Exception | asyncio.CancelledError, unit: Unit, record: Record) -> Exception:
+    """What a hook raised, as its failure. A cancellation of the task itself goes on; one by the time limit, or one that
+    only comes out of a hook because something that it awaited was cancelled, is a failure like any other."""
+    overrun = unit.time_limit.overrun(record)
+    if overrun is not None:
+        overrun.__cause__ = raised
+        return overrun
     if isinstance(raised, Exception):
         return raised
     task = asyncio.current_task()
@@ -497,7 +513,8 @@ async def _settled(unit: Unit, first: Record, last: Record) -> None:
     if unit.pending:
         try:
             await unit.settle(0)
-        except PaperboyError as error:
+        except (PaperboyError, asyncio.CancelledError) as raised:
+            error = _failure(raised, unit, first)
             raise _noted(error, first, last) from error.__cause__
 
 

@@ -46,6 +46,10 @@ class Handler:
     """With `concurrency`: a message that has read in a table what another one has changed meanwhile is handled again,
     from its first hook on, in place of failing. So nothing that its hooks do outside may mind being done twice."""
 
+    handler_timeout_sec: float | None = None
+    """How long the hooks may take over a message (those that get lists: over a bulk), in seconds, before they are
+    cancelled and it fails with a `HandlerTimeout`. None: as the engine's option says; ``math.inf``: for ever."""
+
     key_serializer: Callable[..., Any] | None = None
     """Bytes to key: a callable that takes the key's bytes. ``key_deserializer`` is another name for it."""
 

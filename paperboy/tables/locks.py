@@ -16,6 +16,10 @@ class WouldWaitForEver(Exception):
         self.place = place
 
 
+class HolderHasEnded(Exception):
+    """Somebody asked for its holder, which has let go of everything meanwhile."""
+
+
 class Locks:
     """One task's locked keys: each has one holder, and is handed on in the order in which others asked."""
 
@@ -30,6 +34,7 @@ class Locks:
 
         Raises:
             WouldWaitForEver: two would wait for each other, because one of them asks a second time.
+            HolderHasEnded: it was released while this waited.
         """
         for place in sorted(set(places)):
             owner = self._holders.get(place)
@@ -39,7 +44,11 @@ class Locks:
                 await self._wait(holder, place)
 
     def release(self, holder: object) -> None:
-        """Let go of everything, and hand it to those who wait."""
+        """Let go of everything, and hand it to those who wait. What still waits for this holder waits in vain."""
+        for place in self._awaited.get(holder, ()):
+            for waiting, future in self._queues[place]:
+                if waiting is holder and not future.done():
+                    future.set_exception(HolderHasEnded())
         for place in self._held.pop(holder, ()):
             del self._holders[place]
             queue = self._queues.get(place)

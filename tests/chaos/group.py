@@ -259,6 +259,16 @@ class Commits:
         async with self._kit.broker() as broker:
             return await self._look(broker)
 
+    async def until(self, log: Sequence[Sequence[str]]) -> None:
+        """Wait until all of this input is committed."""
+        ends = [len(keys) for keys in log]
+        try:
+            async with asyncio.timeout(60):
+                while await self.look() != ends:
+                    pass
+        except TimeoutError:
+            pytest.fail(f"not all is committed: {self.positions} of {ends}, by partition")
+
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[Self]:
         watching = asyncio.create_task(self._watch())

@@ -70,18 +70,17 @@ async def test_all_workers_are_restarted_one_by_one_under_load_and_no_record_is_
     with Group(kit, topic, tmp_path) as group:
         for _ in range(3):
             group.join()
-        async with feed.running(), commits.watched():
+        async with commits.watched(), feed.running():
             await group.until("each has its share", lambda: all(len(worker.tasks) >= 2 for worker in group.workers))
             for worker in list(group.workers):
                 await group.leave(worker)
                 new = group.join()
                 await group.until_handling(new)
                 await group.until("every partition has an owner", lambda: len(group.owners) == PARTITIONS)
-        records = sum(map(len, feed.log))
-        await group.until("all is handled", lambda: all_handled(group, records))
+        await commits.until(feed.log)
         for worker in group.living:
             await group.leave(worker)
-    handled = places(group)
+    handled, records = places(group), sum(map(len, feed.log))
     assert handled.keys() == {(number, offset) for number, keys in enumerate(feed.log) for offset in range(len(keys))}
     pauses = {partition: round(longest_pause(group, partition), 1) for partition in range(PARTITIONS)}
     print(f"\n3 workers restarted, {records} records, {handled.total() - records} of them again;")
@@ -135,12 +134,12 @@ async def test_a_restore_that_takes_long_neither_drops_the_member_nor_starts_a_r
                 rounds += 1
                 await until(first_goes_on)
             assert early == [], "a handler saw a record before its tables were restored"
-            await asyncio.gather(first.caught_up(), second.caught_up())
-            assert sum(map(len, (first_saw, second_saw))) == 4 * rounds
             assert len(said(caplog, "assigned")) == assigned
             assert said(caplog, "revoked")[1:] == [], "only the first worker's, when the second joined"
             assert said(caplog, "task lost") == []
             assert rounds > 2, "the first was held up by the restore of the second"
+            await asyncio.gather(first.caught_up(), second.caught_up())
+            assert sum(map(len, (first_saw, second_saw))) == 4 * rounds
             for engine in (first, second):
                 assert len(engine.status().tasks) == 2
 

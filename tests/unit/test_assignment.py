@@ -712,6 +712,8 @@ for groupings in (dict(zip(NAMES, GROUPINGS)), dict(zip(NAMES, reversed(GROUPING
     disks = {name: {(group[0], 0): 5 for group in groups} for name, groups in groupings.items()}
     held = assign(again(groupings, held, disks), COUNTS)
     print(sorted(held.items()))
+alike = {name: {(topic, number): 5 for topic, count in COUNTS.items() for number in range(count)} for name in NAMES}
+print(sorted(assign(again(dict.fromkeys(NAMES, EQUAL[0]), {}, alike), COUNTS).items()))
 cluster = Cluster(EQUAL[0], Random(1))
 for _ in range(20):
     cluster.rebalance(cluster.next_members())

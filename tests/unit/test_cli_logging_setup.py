@@ -140,6 +140,13 @@ def test_basic_config_of_a_users_module_adds_no_second_line() -> None:
     assert logged(speak).count("once") == 1
 
 
+def test_what_was_set_up_before_speaks_no_more() -> None:
+    before = io.StringIO()
+    logging.getLogger().addHandler(logging.StreamHandler(before))
+    assert "once" in logged(lambda: get_logger("paperboy").info("once"))
+    assert before.getvalue() == ""
+
+
 def test_the_format_is_text_for_a_terminal_and_json_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", Terminal())
     assert default_format() == "text"

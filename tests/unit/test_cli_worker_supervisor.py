@@ -244,6 +244,29 @@ async def test_a_hang_up_restarts_the_workers_one_by_one(supervise: Callable[...
     assert sorted(number for event, number in events if event == "worker ends") == [1, 2, 3]
 
 
+class Terminal:
+    """Standard input, as long as its window is open."""
+
+    is_open = True
+
+    def isatty(self) -> bool:
+        return self.is_open
+
+
+async def test_a_hang_up_stops_the_workers_where_the_terminal_has_gone(
+    supervise: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdin", terminal)
+    async with supervise("serving") as s:
+        await s.until_ready(1)
+        os.kill(os.getpid(), signal.SIGHUP)
+        await s.until_ready(2)
+        terminal.is_open = False
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert await s.exit_code() == 0
+
+
 async def test_a_roll_waits_for_a_worker_that_is_not_ready(supervise: Callable[..., Any]) -> None:
     async with supervise("slow", workers=3) as s:
         await s.until_ready(3)

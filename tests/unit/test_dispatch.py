@@ -15,6 +15,7 @@ from paperboy.errors import ConfigurationError, DeserializationError, PaperboyEr
 from paperboy.handlers.context import Context
 from paperboy.handlers.dispatch import Dispatch
 from paperboy.handlers.handler import BulkHandler, Handler
+from paperboy.handlers.time_limit import TimeLimit
 from paperboy.tables.partition import TablePartition, Undo, roll_back
 from paperboy.tables.stores.memory import MemoryStore
 from paperboy.tables.table import Table
@@ -41,6 +42,7 @@ class Task:
         self.enter: Callable[[Context], object] | None = None
         self.turn_ends = float("inf")
         self.unfinished = 0
+        self.time_limit = TimeLimit(self)
         self.turn_sec = 0.0
         self.stopping = False
         self.passed: list[tuple[str, int, int]] = []

@@ -39,6 +39,9 @@ def test_somebody_who_sets_nothing_loses_nothing() -> None:
         "create_topics": "auto",
         "commit_interval_sec": 5.0,
         "drain_timeout_sec": 30.0,
+        "handler_timeout_sec": None,
+        "blocked_loop_sec": 1.0,
+        "stalled_sec": 60.0,
         "connect_timeout_sec": 30.0,
         "session_timeout_sec": 10.0,
         "heartbeat_interval_sec": 3.0,
@@ -118,7 +121,7 @@ COUNTS = [
 ]  # fmt: skip
 DURATIONS = [
     "bulk_mode_timeout_ms", "commit_interval_sec", "drain_timeout_sec", "connect_timeout_sec", "session_timeout_sec",
-    "heartbeat_interval_sec",
+    "heartbeat_interval_sec", "blocked_loop_sec", "stalled_sec",
 ]  # fmt: skip
 
 

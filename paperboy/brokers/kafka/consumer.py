@@ -149,10 +149,14 @@ class KafkaConsumer:
     async def confirm(self, generation: int) -> None:
         doing = f"Asking group {self._group_id!r} on {self._name} whether its assignment still holds"
         membership = self._membership_of(generation, doing)
-        asked_at = asyncio.get_running_loop().time()
+        now = asyncio.get_running_loop().time
+        asked_at = now()
         if asked_at - self._confirmed_at < _CONFIRMED_SEC:
             return
         await self._ask(HeartbeatRequest(self._group_id, *membership), doing, _heartbeat_errors)
+        if now() - asked_at >= self._options.session_timeout_sec:
+            # We stood still with the answer in hand: what the group said was said before.
+            await self._ask(HeartbeatRequest(self._group_id, *membership), doing, _heartbeat_errors)
         self._confirmed_at = asked_at
 
     async def commit(self, offsets: Mapping[TopicPartition, int], generation: int) -> None:

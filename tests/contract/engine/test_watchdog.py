@@ -2,10 +2,11 @@
 
 import asyncio
 import threading
+import time
 
 import pytest
 
-from paperboy import Handler
+from paperboy import Handler, HandlerTimeout
 from tests.contract.engine.kit import Kit, said, until
 
 
@@ -17,7 +18,8 @@ async def test_a_hook_that_blocks_the_loop_is_reported_by_name(kit: Kit, caplog:
 
         @classmethod
         async def on_message(cls, msg, ctx):
-            while engine.status().blocked_sec < 0.2:
+            gives_up = time.monotonic() + 10
+            while engine.status().blocked_sec < 0.2 and time.monotonic() < gives_up:
                 pass
 
     engine = kit.engine(Blocks, blocked_loop_sec=0.1)
@@ -35,27 +37,29 @@ async def test_a_hook_that_blocks_the_loop_is_reported_by_name(kit: Kit, caplog:
 async def test_another_thread_finds_the_engine_unwell_while_its_loop_is_blocked(kit: Kit) -> None:
     source = await kit.topic("in")
     found: list[str] = []
-    asked = threading.Event()
+    begun, asked, given_up = threading.Event(), threading.Event(), threading.Event()
 
     class Blocks(Handler):
         topic = source
 
         @classmethod
         async def on_message(cls, msg, ctx):
-            asked.wait(30)
+            begun.set()
+            if not asked.wait(10):
+                given_up.set()
 
     engine = kit.engine(Blocks, blocked_loop_sec=0.1)
 
     def ask() -> None:
-        while not any("event loop" in reason for reason in found):
-            found.extend(engine.health().reasons)
+        begun.wait(30)
+        while not found and begun.is_set() and not given_up.wait(0.001):
+            found.extend(reason for reason in engine.health().reasons if "event loop" in reason)
         asked.set()
 
     async with engine:
         asker = threading.Thread(target=ask)
-        await engine.caught_up()
-        await kit.send_values(source, b"x")
         asker.start()
+        await kit.send_values(source, b"x")
         await engine.caught_up()
         await until(lambda: not asker.is_alive())
     assert "The event loop has been blocked for" in found[-1]
@@ -106,3 +110,34 @@ async def test_an_engine_that_an_error_has_stopped_is_not_alive(kit: Kit) -> Non
         await engine.start()
     assert not engine.health().alive
     assert engine.health().reasons == ("The engine stopped: ValueError('broken')",)
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+async def test_a_message_that_takes_too_long_is_cancelled_and_passed_over(kit: Kit, concurrency: int) -> None:
+    source, target, never = await kit.topic("in"), await kit.topic("out"), asyncio.Event()
+    asked: list[Exception] = []
+
+    class Waits(Handler):
+        topic = source
+        handler_timeout_sec = 0.2
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            await ctx.send(target, msg.value)
+            if msg.value == b"wait":
+                await never.wait()
+
+        @classmethod
+        async def on_error(cls, e, msg, ctx):
+            asked.append(e)
+
+    Waits.concurrency = concurrency
+    await kit.send_values(source, b"a", b"wait", b"b")
+    engine = kit.engine(Waits)
+    async with engine:
+        await engine.caught_up()
+    [error] = asked
+    assert isinstance(error, HandlerTimeout)
+    assert (error.topic, error.partition, error.offset) == (source, 0, 1)
+    assert sorted(record.value for record in await kit.read(target)) == [b"a", b"b"]
+    assert await kit.committed(source) == 3
