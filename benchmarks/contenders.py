@@ -98,7 +98,7 @@ async def bulk_count(bootstrap: str, source: str, records: int) -> float:
 async def handled(engine: Engine, records: int, counts: Table | None = None) -> float:
     """From joining the group to everything handled and committed; the counts must be right."""
     async with engine:
-        while not engine.status().tasks:  # noqa: ASYNC110 - an assignment sets no public event
+        while not engine.status().tasks:
             await asyncio.sleep(0.001)
         begun = time.perf_counter()
         await engine.caught_up()

@@ -190,6 +190,8 @@ class Task:
             await self._empty_lanes()
         except (NotOwner, BackToDurable):
             raise
+        except StoreError as error:  # out of a hook: the message is not to blame
+            raise BackToDurable(error) from error
         except asyncio.CancelledError:
             if self._lanes.in_flight:
                 self._gave_up_message = True

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from paperboy.brokers.protocol import ConsumerRecord, Record
-from paperboy.errors import ConfigurationError, DeserializationError, PaperboyError, TableError
+from paperboy.errors import ConfigurationError, DeserializationError, PaperboyError, StoreError, TableError
 from paperboy.handlers.context import BulkPart, Context, Sender
 from paperboy.handlers.handler import Handler
 from paperboy.handlers.hooks import find_decoder, find_hook, name_of, topics_of
@@ -473,12 +473,15 @@ def _an_exception(answer: Any, name: str, hook: str) -> Exception:
 
 
 def _failure(raised: Exception | asyncio.CancelledError, unit: Unit, record: Record) -> Exception:
-    """What a hook raised, as its failure. A cancellation of the task itself goes on; one by the time limit, or one that
-    only comes out of a hook because something that it awaited was cancelled, is a failure like any other."""
+    """What a hook raised, as its failure. A cancellation of the task itself goes on, and so does the failure of a
+    store, which is not the message's; a cancellation by the time limit, or one that only comes out of a hook because
+    something that it awaited was cancelled, is a failure like any other."""
     overrun = unit.time_limit.overrun(record)
     if overrun is not None:
         overrun.__cause__ = raised
         return overrun
+    if isinstance(raised, StoreError):
+        raise raised
     if isinstance(raised, Exception):
         return raised
     task = asyncio.current_task()

@@ -59,19 +59,19 @@ def main(bootstrap: str, topic: str, group: str, state_dir: str, notes: str, *op
         async with engine:
             if "--to-the-end" in options:
                 await engine.caught_up()
-                entries = {
-                    table.name: [[entry.partition, entry.key.decode(), _plain(entry.value)] for entry in table.snapshot()]
-                    for table in (counts, last)
-                }
-                print(json.dumps(entries))
+                print(json.dumps({table.name: plain(table) for table in (counts, last)}))
             else:
                 await asyncio.Event().wait()
 
     asyncio.run(run())
 
 
-def _plain(value: object) -> object:
-    return value.decode() if isinstance(value, bytes) else value
+def plain(table: Table) -> list[object]:
+    """Its entries as JSON takes them."""
+    return [
+        [entry.partition, entry.key.decode(), entry.value.decode() if type(entry.value) is bytes else entry.value]
+        for entry in table.snapshot()
+    ]
 
 
 if __name__ == "__main__":

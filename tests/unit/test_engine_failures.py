@@ -298,6 +298,10 @@ class OnDisk(MemoryStore):
             self._disk.do("write")
         super().write(changes, changelog_offset, in_step_ms)
 
+    def get(self, key: bytes) -> bytes | None:
+        self._disk.do("read")
+        return super().get(key)
+
     def flush(self) -> None:
         assert self.is_open
         self._disk.do("flush")
@@ -353,6 +357,37 @@ async def test_a_store_that_fails_is_opened_anew_from_the_disk_and_the_task_goes
     assert sorted(set(seen)) == [0, 1, 2, 3, 4]
     assert await kit.committed(source) == 5
     assert await restored(kit, source) == {b"before": 0, b"a": 3, b"after": 4}
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+@pytest.mark.parametrize("threshold", [1, 1_000])
+async def test_a_store_that_cannot_be_read_is_not_the_messages_failure(
+    kit: Kit, disk: Disk, concurrency: int, threshold: int
+) -> None:
+    source, table, lanes = await kit.topic("views"), Table("views"), concurrency
+    blamed: list[Exception] = []
+
+    class Counting(Handler):
+        topic = source
+        concurrency = lanes
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            table[msg.key] = table.get(msg.key, 0) + 1
+
+        @classmethod
+        async def on_error(cls, e, msg, ctx):
+            blamed.append(e)
+
+    engine = kit.engine(Counting, bulk_mode_threshold=threshold)
+    engine.register_table(table)
+    disk.failures["read"] = 1
+    await kit.send(source, [(b"%d" % number, b"x") for number in range(10)])
+    async with engine:
+        await engine.caught_up()
+        assert {entry.key: entry.value for entry in table.snapshot()} == {b"%d" % number: 1 for number in range(10)}
+        assert (disk.failures["read"], engine.status().checkpoint_failures, disk.times_opened) == (0, 1, 2)
+    assert blamed == []
 
 
 async def test_a_store_that_fails_between_two_tables_leaves_both_as_the_changelogs_say(

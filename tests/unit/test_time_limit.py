@@ -231,6 +231,25 @@ def test_an_error_hook_has_as_long_again_and_no_longer() -> None:
     turned(test)
 
 
+def test_an_error_hook_has_as_long_again_after_a_failure_that_came_late() -> None:
+    async def test(job: Job) -> None:
+        class Fails(Handler):
+            @classmethod
+            async def on_message(cls, msg: Any, ctx: Any) -> None:
+                await asyncio.sleep(0.8 * LIMIT_SEC)
+                raise ValueError("late")
+
+            @classmethod
+            async def on_error(cls, e: Exception, msg: Any, ctx: Any) -> None:
+                await asyncio.sleep(0.8 * LIMIT_SEC)
+                job.note(repr(e), msg.offset)
+
+        await job.to_the_end(await job.engine(Fails, b"a"))
+        assert [what for what, _, _ in job.did] == ["ValueError('late')"]
+
+    turned(test)
+
+
 @pytest.mark.parametrize("error", [ValueError("gave up"), asyncio.CancelledError()], ids=repr)
 def test_what_a_hook_makes_of_its_cancellation_is_the_cause(error: BaseException) -> None:
     async def test(job: Job) -> None:
@@ -309,6 +328,27 @@ def test_a_drain_that_cancels_a_message_is_no_time_out() -> None:
             await until(lambda: len(job.did) == 2)
         assert [what for what, _, _ in job.did] == ["began", "began"]
         assert await job.kit.committed(job.source) == 1
+
+    turned(test)
+
+
+def test_a_drain_that_cancels_what_its_limit_has_cancelled_already_comes_first() -> None:
+    async def test(job: Job) -> None:
+        class CleansUp(Handler):
+            @classmethod
+            async def on_message(cls, msg: Any, ctx: Any) -> None:
+                job.note("began", msg.offset)
+                try:
+                    await job.never.wait()
+                finally:
+                    await asyncio.sleep(0.5 * LIMIT_SEC)
+
+            on_error = passing_over(job)
+
+        async with await job.engine(CleansUp, b"a", drain_timeout_sec=0.3 * LIMIT_SEC):
+            await until(lambda: len(job.did) == 1)
+            await asyncio.sleep(0.9 * LIMIT_SEC)
+        assert [what for what, _, _ in job.did] == ["began"], "it is no failure: it is handled again"
 
     turned(test)
 
