@@ -118,7 +118,9 @@ class _Jump(selectors.DefaultSelector):
         elif timeout is None:
             raise Stuck("Nothing is left that could ever happen, and something waits for it.")
         else:
-            self.now = round(self.now + timeout, 6)  # 59 s and then one more are a minute, whatever floats add up to
+            # 59 s and then one more are a minute, whatever floats add up to. A wait always moves time: who is rung a
+            # rounding error early, and sets the alarm again, would otherwise be rung for ever.
+            self.now = max(round(self.now + timeout, 6), round(self.now + 1e-6, 6))
         return []
 
 

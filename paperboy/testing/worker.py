@@ -75,7 +75,7 @@ class Worker:
         before = self._state_dir
         self._kills += 1
         if before.exists():
-            shutil.copytree(before, self._state_dir)
+            _copy(before, self._state_dir)
         if membership is not None and not self._loop.has_threads:  # a thread might be at work in a store
             for store in membership._stores.abandon():
                 store.close()  # what it holds was copied, and nobody reads it again
@@ -131,3 +131,16 @@ class Worker:
     @property
     def _state_dir(self) -> Path:
         return self._directory / str(self._kills)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """As at one moment: RocksDB's own threads write and delete files meanwhile, until they have nothing left to do."""
+    while True:
+        before = sorted(source.rglob("*"))
+        try:
+            shutil.copytree(source, target)
+            if sorted(source.rglob("*")) == before:
+                return
+        except shutil.Error:  # a file was deleted between being listed and being copied
+            pass
+        shutil.rmtree(target)

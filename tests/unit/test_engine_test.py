@@ -6,6 +6,7 @@ import gc
 import json
 import logging
 import os
+import shutil
 import warnings
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,7 +27,7 @@ from paperboy.errors import (
     TopicNotFound,
 )
 from paperboy.serializers import String
-from paperboy.testing import EngineTest, NotSettled
+from paperboy.testing import EngineTest, NotSettled, worker
 
 
 class Counting:
@@ -811,6 +812,25 @@ async def test_a_store_on_disk_keeps_through_a_crash_what_was_flushed_and_throug
         await t.restart()
         assert engine.status().restored == 1, "the third was in the changelog, and not flushed"
         assert len(t.table("kept")) == 3
+
+
+async def test_a_crash_copies_the_disk_though_a_file_of_it_goes_meanwhile(tmp_path: Path, monkeypatch) -> None:
+    """RocksDB's own threads tidy up, in no loop's time."""
+    disk, copied = tmp_path / "disk", tmp_path / "copied"
+    disk.mkdir()
+    for name in ("1.sst", "2.sst"):
+        (disk / name).write_text("x")
+    copy_file, goes = shutil.copy2, [disk / "2.sst"]
+
+    def copy(source: str, target: str, **options: Any) -> Any:
+        if goes:
+            goes.pop().unlink()
+            raise FileNotFoundError(source)
+        return copy_file(source, target, **options)
+
+    monkeypatch.setattr(shutil.copytree, "__defaults__", (False, None, copy, False, False))
+    worker._copy(disk, copied)
+    assert [path.name for path in copied.iterdir()] == ["1.sst"]
 
 
 async def test_crashes_leave_no_file_open() -> None:

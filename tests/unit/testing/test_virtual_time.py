@@ -208,3 +208,23 @@ async def wait_for_a_file() -> None:
 def test_nothing_real_can_be_opened(opening: Callable[[], Coroutine[Any, Any, None]]) -> None:
     with pytest.raises(PaperboyError, match="opened in virtual time, where nothing real is waited for"):
         run(opening())
+
+
+def test_who_is_rung_a_rounding_error_early_and_sets_the_alarm_again_is_not_rung_for_ever() -> None:
+    async def main() -> int:
+        await asyncio.sleep(34.001)
+        due, done, rung = now() + 7.2e-15, asyncio.Event(), 0
+
+        def ring() -> None:
+            nonlocal rung
+            rung += 1
+            if now() < due and rung < 1_000:
+                loop().call_at(due, ring)
+            else:
+                done.set()
+
+        ring()
+        await done.wait()
+        return rung
+
+    assert run(main()) == 2
