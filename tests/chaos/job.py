@@ -39,7 +39,9 @@ def main(bootstrap: str, topic: str, group: str, state_dir: str, notes: str, *op
         async def on_message(cls, msg, ctx):
             counts[msg.key] = counts.get(msg.key, 0) + 1
             last[msg.key] = msg.value
-            NEXT.pack_into(noted, NEXT.size * msg.partition, msg.offset + 1)
+            at = NEXT.size * msg.partition
+            # In one copy: pack_into writes zeros first, and a kill between would leave them.
+            noted[at : at + NEXT.size] = NEXT.pack(msg.offset + 1)
 
     Counting.topic = topic
     engine = Engine(
