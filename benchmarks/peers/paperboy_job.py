@@ -21,7 +21,7 @@ def main(bootstrap: str, topic: str, group: str, state_dir: str, records: str) -
             counts[msg.key] = counts.get(msg.key, 0) + 1
 
     Count.topic = topic
-    engine = Engine(Count, bootstrap_servers=bootstrap, group_id=group, state_dir=state_dir, with_bulk_mode=False)
+    engine = Engine(Count, bootstrap_servers=bootstrap, group_id=group, state_dir=state_dir)
     engine.register_table(counts)
 
     async def run() -> None:
