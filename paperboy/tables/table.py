@@ -198,7 +198,13 @@ class Table:
         raise KeyError(key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        self._partition().set(key, value)
+        message = message_of_call.get()
+        if message is not None:
+            unit = message.unit
+            if unit.message is message and (partition := unit.tables.get(self.name)) is not None:
+                partition.set(key, value)
+                return
+        raise self._misused(message)
 
     def __delitem__(self, key: Any) -> None:
         """Raises KeyError where `key` is not there; `delete` does not mind."""
@@ -328,7 +334,7 @@ class Table:
         self._held = held
 
     def _partition(self) -> TablePartition:
-        """The table's partition in the task of this call; `get` and `set` have it inline, being called so often."""
+        """The table's partition in the task of this call; `get`, `set` and `table[key] = …` have it inline."""
         message = message_of_call.get()
         if message is None or message.unit.message is not message or self.name not in message.unit.tables:
             raise self._misused(message)
