@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 from paperboy.brokers.protocol import Reader, Record, TopicDescription, TopicPartition
-from paperboy.engine.restore import uselessness
+from paperboy.engine.restore import SLICE, take_over, uselessness
 from paperboy.engine.restoring import RestoreProgress, Restoring
 from paperboy.engine.status import GlobalTableStatus
 from paperboy.engine.stores import HeldStore, StoreId, Stores
@@ -28,13 +29,9 @@ _ANSWER_SEC = 10.0
 """How long such a look waits for the broker."""
 _GRACE_MS = 60_000
 """For a topic that hardly keeps tombstones: a copy that lags for less than this goes on."""
-_START_SEC = 1.0
-"""How long a reader that is connecting may hold up a stop."""
 _BACKOFF_SEC = 0.1
 _MAX_DOUBLINGS = 6
 """What has failed is tried again after 6.4 s at the latest."""
-_SLICE = 5_000
-"""Records that are written to a store before the loop gets its turn."""
 _NOWHERE: Final = -1
 """The offset of a copy that is of no use any more: the next start wipes it, whatever has become of it."""
 
@@ -185,7 +182,7 @@ class Follower:
         if behind:
             reader = self._broker.reader()
             try:
-                await _start(reader, behind)
+                await reader.start(_offsets(behind))
                 while behind:
                     await self._read(reader, behind, _RESTORE_FETCH_SEC)
                     behind = [copy for copy in behind if copy.offset < ends[copy.source]]
@@ -234,7 +231,7 @@ class Follower:
         loop = asyncio.get_running_loop()
         reader = self._broker.reader()
         try:
-            await _start(reader, self._copies)
+            await reader.start(_offsets(self._copies))
             look_at = loop.time()
             while True:
                 await self._read(reader, self._copies, _FETCH_SEC)
@@ -310,37 +307,28 @@ class Follower:
         """Write to the stores what one fetch brings."""
         chunks = await reader.fetch([copy.source for copy in copies], timeout_sec)
         for copy in copies:
-            await self._take_over(copy, chunks.get(copy.source, ()), reader.position(copy.source))
+            await take_over(
+                copy.held,
+                copy.store,
+                chunks.get(copy.source, ()),
+                reader.position(copy.source),
+                self._passed,
+                partial(self._tell_keyless, copy),
+            )
 
-    async def _take_over(self, copy: "_Copy", records: Sequence[Record], position: int) -> None:
-        """Write a chunk, in slices that leave the loop its turn, and stand where the reader stands."""
-        store = copy.store
-        before = copy.offset
-        in_step_ms = store.in_step_ms or 0
-        for start in range(0, len(records), _SLICE):
-            part = records[start : start + _SLICE]
-            changes: dict[Any, Any] = {record.key: record.value for record in part}
-            if None in changes or b"" in changes:
-                changes = {key: value for key, value in changes.items() if key}
-                self._tell_keyless(copy, [record.offset for record in part if not record.key])
-            store.write(changes, part[-1].offset + 1, in_step_ms)
-            await asyncio.sleep(0)
-        if position > copy.offset:  # past transaction markers and compacted gaps
-            store.write({}, position, in_step_ms)
+    def _passed(self, records: int, offsets: int) -> None:
         if self._progress is not None:
-            self._progress.passed(len(records), copy.offset - before)
-        if store.flush_due:
-            await copy.held.flush()
+            self._progress.passed(records, offsets)
 
-    def _tell_keyless(self, copy: "_Copy", offsets: Sequence[int]) -> None:
-        self._keyless += len(offsets)
+    def _tell_keyless(self, copy: "_Copy", keyless: Sequence[Record]) -> None:
+        self._keyless += len(keyless)
         _log.error(
             "records without a key passed over",
             table=self.table.name,
             topic=str(copy.source),
-            records=len(offsets),
-            first_offset=offsets[0],
-            last_offset=offsets[-1],
+            records=len(keyless),
+            first_offset=keyless[0].offset,
+            last_offset=keyless[-1].offset,
         )
 
     def _uselessness(self, copy: "_Copy", begin: int, end: int, now_ms: int, at_least_ms: int = 0) -> str | None:
@@ -384,17 +372,9 @@ class _Copy:
         return self.store.changelog_offset or 0
 
 
-async def _start(reader: Reader, copies: Sequence[_Copy]) -> None:
-    """Start it where the copies stand. A client that is cancelled while it connects leaves its connection open: it is
-    given a moment to end."""
-    starting = asyncio.create_task(reader.start({copy.source: copy.offset for copy in copies}), name="start reader")
-    try:
-        await asyncio.shield(starting)
-    finally:
-        if not starting.done():
-            await asyncio.wait([starting], timeout=_START_SEC)
-            starting.cancel()
-            await asyncio.wait([starting])
+def _offsets(copies: Sequence[_Copy]) -> dict[TopicPartition, int]:
+    """Where they stand."""
+    return {copy.source: copy.offset for copy in copies}
 
 
 def _note_in_step(copies: Sequence[_Copy], ends: Mapping[TopicPartition, int], asked_ms: int) -> None:
@@ -408,7 +388,7 @@ def _sliced(changes: Iterator[tuple[bytes, bytes | None]]) -> Iterator[dict[byte
     part: dict[bytes, bytes | None] = {}
     for key, value in changes:
         part[key] = value
-        if len(part) == _SLICE:
+        if len(part) == SLICE:
             yield part
             part = {}
     if part:

@@ -1,17 +1,19 @@
 """Bringing a task's stores to the end of their changelogs."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NoReturn
 
-from paperboy.brokers.protocol import Broker, Reader, Record, TopicPartition
+from paperboy.brokers.protocol import Broker, Record, TopicPartition
 from paperboy.engine.restoring import RestoreProgress
-from paperboy.engine.stores import TaskTable
+from paperboy.engine.stores import HeldStore, TaskTable
 from paperboy.errors import BrokerError, OffsetOutOfRange
+from paperboy.tables.stores.protocol import Store
 
 _FETCH_TIMEOUT_SEC = 0.1
 """A tail without records gives a fetch nothing to return with: this is what it costs each restore."""
-_SLICE = 5_000
+SLICE = 5_000
 """Records that are written to a store before the loop gets its turn."""
 
 
@@ -47,6 +49,39 @@ async def restore(tables: Sequence[TaskTable], broker: Broker, progress: Restore
             # Deleted under our feet: what is left of the log no longer holds everything from where we stood.
             table = by_partition[TopicPartition(error.topic, error.partition)]
             await table.held.wipe(str(error))
+
+
+async def take_over(
+    held: HeldStore,
+    store: Store,
+    records: Sequence[Record],
+    position: int,
+    passed: Callable[[int, int], object],
+    on_keyless: Callable[[Sequence[Record]], object],
+) -> None:
+    """Write a chunk to a store, in slices that leave the loop its turn, and let it stand where the reader stands.
+
+    Args:
+        store: the one that is held, whose changelog offset is known.
+        position: the reader's, past transaction markers and compacted gaps.
+        passed: told how many records, and how many offsets, the store has come on by.
+        on_keyless: told of records that belong to no entry, before their slice is written without them.
+    """
+    before = store.changelog_offset or 0
+    in_step_ms = store.in_step_ms or 0
+    for start in range(0, len(records), SLICE):
+        part = records[start : start + SLICE]
+        changes: dict[Any, Any] = {record.key: record.value for record in part}
+        if None in changes or b"" in changes:
+            on_keyless([record for record in part if not record.key])
+            changes = {key: value for key, value in changes.items() if key}
+        store.write(changes, part[-1].offset + 1, in_step_ms)
+        await asyncio.sleep(0)
+    if position > (store.changelog_offset or 0):
+        store.write({}, position, in_step_ms)
+    passed(len(records), (store.changelog_offset or 0) - before)
+    if store.flush_due:
+        await held.flush()
 
 
 def uselessness(
@@ -100,7 +135,15 @@ async def _read(
             while unfinished:
                 chunks = await reader.fetch(unfinished, _FETCH_TIMEOUT_SEC)
                 for changelog in unfinished:
-                    await _take_over(tables[changelog], chunks.get(changelog, []), reader, progress)
+                    table = tables[changelog]
+                    await take_over(
+                        table.held,
+                        table.partition.store,
+                        chunks.get(changelog, ()),
+                        reader.position(changelog),
+                        progress.passed,
+                        partial(_refuse_keyless, table),
+                    )
                 unfinished = [changelog for changelog in unfinished if reader.position(changelog) < ends[changelog]]
         finally:
             await reader.stop()
@@ -112,34 +155,13 @@ async def _read(
             await table.held.flush()
 
 
-async def _take_over(table: TaskTable, records: Sequence[Record], reader: Reader, progress: RestoreProgress) -> None:
-    """Write a chunk to the store, in slices that leave the loop its turn."""
-    store = table.partition.store
-    before = _reached(table)
-    in_step_ms = store.in_step_ms or 0
-    for start in range(0, len(records), _SLICE):
-        part = records[start : start + _SLICE]
-        changes: dict[Any, Any] = {record.key: record.value for record in part}
-        if None in changes or b"" in changes:
-            raise BrokerError(_foreign(table, part))
-        store.write(changes, part[-1].offset + 1, in_step_ms)
-        await asyncio.sleep(0)
-    position = reader.position(table.changelog)
-    if position > _reached(table):  # past transaction markers and compacted gaps
-        store.write({}, position, in_step_ms)
-    progress.passed(len(records), _reached(table) - before)
-    if store.flush_due:
-        await table.held.flush()
-
-
 def _reached(table: TaskTable) -> int:
     return table.partition.store.changelog_offset or 0
 
 
-def _foreign(table: TaskTable, records: Sequence[Record]) -> str:
-    offset = next(record.offset for record in records if not record.key)
-    return (
+def _refuse_keyless(table: TaskTable, keyless: Sequence[Record]) -> NoReturn:
+    raise BrokerError(
         f"Changelog {table.changelog} of table {table.partition.table!r} holds a record without a key at offset"
-        f" {offset}, which no table writes: somebody else has written to it; give the table a changelog of its own"
-        " (changelog_topic_name)."
+        f" {keyless[0].offset}, which no table writes: somebody else has written to it; give the table a changelog of"
+        " its own (changelog_topic_name)."
     )

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -391,29 +391,6 @@ def test_a_broker_that_never_answers_does_not_hold_up_a_stop(world: World, reade
     in_virtual_time(scenario())
 
 
-def test_a_reader_that_is_connecting_at_a_stop_is_given_a_moment_and_not_cut_off(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A client of Kafka's that is cut off while it connects leaves its connection open."""
-    events: list[str] = []
-    real = MemoryReader.start
-
-    async def connecting(self: MemoryReader, offsets: Mapping[TopicPartition, int]) -> None:
-        events.append("connecting")
-        await asyncio.sleep(0.5)
-        events.append("connected")
-        await real(self, offsets)
-
-    async def scenario() -> None:
-        await world.write((b"a", b"1"))
-        monkeypatch.setattr(MemoryReader, "start", connecting)
-        async with world.engine():
-            await until(lambda: bool(events))
-
-    in_virtual_time(scenario())
-    assert events == ["connecting", "connected"]
-
-
 # --- Time ------------------------------------------------------------------------------------------------------------
 
 
@@ -714,7 +691,7 @@ def test_a_take_over_that_is_interrupted_leaves_nothing_that_would_be_trusted(
     world: World, readers: Readers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.table = on_disk()
-    monkeypatch.setattr(following, "_SLICE", 1)
+    monkeypatch.setattr(following, "SLICE", 1)
     write = RocksDBStore.write
     writes: list[dict[bytes, bytes | None]] = []
 

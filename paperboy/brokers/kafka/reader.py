@@ -14,6 +14,7 @@ from paperboy.brokers.protocol import Record, TopicPartition
 from paperboy.errors import BrokerError
 
 _START_SEC: Final = 1.0
+"""How long a reader that is connecting may hold up a stop."""
 
 
 class KafkaReader:
@@ -61,10 +62,11 @@ class KafkaReader:
 
 async def _to_the_end(starting: Coroutine[Any, Any, None]) -> None:
     """A client whose start is cancelled half-way leaves a connection open: it is given a moment to come through."""
-    task = asyncio.ensure_future(starting)
+    task = asyncio.create_task(starting, name="start reader")
     try:
         await asyncio.shield(task)
     finally:
         if not task.done():
             await asyncio.wait([task], timeout=_START_SEC)
             task.cancel()
+            await asyncio.wait([task])
