@@ -94,5 +94,4 @@ class Inputs:
             return True
         if source.bulk_deadline is None:
             source.bulk_deadline = now + self._bulk_timeout_sec
-        # A timer may ring a rounding error early: the task would otherwise be woken again and again.
-        return now + 1e-6 >= source.bulk_deadline
+        return now >= source.bulk_deadline

@@ -395,13 +395,9 @@ class Task:
         if not self._checkpoints.is_running and self._checkpoints.dirty:
             deadlines.append(self._checkpoints.due_at)
             self._wiring.moved()
-        deadline = min((at for at in deadlines if at is not None), default=None)
-        try:
-            async with asyncio.timeout_at(deadline):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(min((at for at in deadlines if at is not None), default=None)):
                 await self._wake.wait()
-        except TimeoutError:
-            if deadline == self._checkpoints.due_at:  # a loop calls a little early: by its clock it may not be due yet
-                self._checkpoints.request()
 
     async def _discard(self) -> None:
         """Drop everything that is not durable: writes, sends, records fetched ahead."""
