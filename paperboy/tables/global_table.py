@@ -11,7 +11,7 @@ from paperboy.errors import ConfigurationError, DeserializationError, Serializat
 from paperboy.serializers.excerpt import excerpt
 from paperboy.serializers.protocol import Serializer
 from paperboy.tables.partition import UNSET
-from paperboy.tables.scan import Range, beginning_with, checked_limit
+from paperboy.tables.scan import checked_limit, key_range
 from paperboy.tables.stores.protocol import Scan, Store
 from paperboy.tables.table import Table
 
@@ -246,7 +246,8 @@ class GlobalTable:
     ) -> Iterator[tuple[bytes, int, bytes]]:
         """Key bytes, partition, and value bytes. Begun now, and not with the first `next`."""
         limit = checked_limit(self.name, limit)
-        first, end = self._range(prefix, start, stop)
+        named = f"Global table {self.name!r}"
+        first, end = key_range(named, self._encoded_key, self._encoded_prefix, prefix, start, stop)
         scans = [store.scan(first, end, reverse=reverse) for store in self._stores()]
 
         def run() -> Iterator[tuple[bytes, int, bytes]]:
@@ -259,20 +260,6 @@ class GlobalTable:
 
         return run()
 
-    def _range(self, prefix: Any, start: Any, stop: Any) -> Range:
-        if prefix is None:
-            first = b"" if start is None else self._encoded_key(start)
-            return Range(first, None if stop is None else self._encoded_key(stop))
-        if start is not None or stop is not None:
-            raise TableError(
-                f"Global table {self.name!r}: a scan takes a prefix, or a start and a stop: leave out the prefix"
-                f" {excerpt(prefix)}, or the others."
-            )
-        try:
-            return beginning_with(self._codec.encode_prefix(prefix))
-        except SerializationError as error:
-            raise SerializationError(f"Global table {self.name!r}, prefix {excerpt(prefix)}: {error}") from error
-
     # From bytes and to bytes.
 
     def _encoded_key(self, key: Any) -> bytes:
@@ -280,6 +267,12 @@ class GlobalTable:
             return self._codec.encode_key(key)
         except SerializationError as error:
             raise SerializationError(f"Global table {self.name!r}, key {excerpt(key)}: {error}") from error
+
+    def _encoded_prefix(self, prefix: Any) -> bytes:
+        try:
+            return self._codec.encode_prefix(prefix)
+        except SerializationError as error:
+            raise SerializationError(f"Global table {self.name!r}, prefix {excerpt(prefix)}: {error}") from error
 
     def _decoded_item(self, encoded: bytes, partition: int, data: bytes) -> tuple[Any, Any]:
         return self._decoded_key(encoded, partition), self._decoded_value(encoded, partition, data)

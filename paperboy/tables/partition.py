@@ -26,8 +26,8 @@ from paperboy.tables.scan import (
     LayeredScan,
     LayerKeys,
     Range,
-    beginning_with,
     checked_limit,
+    key_range,
     laid_over,
     stored,
 )
@@ -214,18 +214,7 @@ class TablePartition:
             TableError: a prefix goes with no start and no stop.
             SerializationError: one of them cannot be what it is given as.
         """
-        if prefix is None:
-            first = b"" if start is None else self.encoded_key(start)
-            return Range(first, None if stop is None else self.encoded_key(stop))
-        if start is not None or stop is not None:
-            raise TableError(
-                f"Table {self.table!r}: a scan takes a prefix, or a start and a stop: leave out the prefix"
-                f" {excerpt(prefix)}, or the others."
-            )
-        try:
-            return beginning_with(self._encode_prefix(prefix))
-        except SerializationError as error:
-            raise self._named(error, prefix) from error
+        return key_range(f"Table {self.table!r}", self.encoded_key, self._encoded_prefix, prefix, start, stop)
 
     def len_estimate(self) -> int:
         """About how many entries there are: what no checkpoint has stored yet is not looked up, new or not."""
@@ -278,6 +267,12 @@ class TablePartition:
             return self._encode_key(key)
         except SerializationError as error:
             raise self._named(error, key) from error
+
+    def _encoded_prefix(self, prefix: Any) -> bytes:
+        try:
+            return self._encode_prefix(prefix)
+        except SerializationError as error:
+            raise self._named(error, prefix) from error
 
     def decoded_key(self, encoded: bytes) -> Any:
         """Raises DeserializationError, which names the table and the partition."""

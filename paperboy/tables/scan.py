@@ -1,11 +1,12 @@
 """Reading layers and a store in key order, as they were at one moment, whatever is written afterwards."""
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from paperboy.errors import TableError
+from paperboy.serializers.excerpt import excerpt
 from paperboy.tables.layer import ABSENT, DELETED, Encoded, Layer, Undo
 from paperboy.tables.stores.protocol import Scan
 from paperboy.tables.unit import Message
@@ -40,6 +41,32 @@ def checked_limit(table: str, limit: int | None) -> int | None:
             f"Table {table!r}: a scan cannot be limited to {limit!r} entries: give an int from 0 on, or None."
         )
     return limit
+
+
+def key_range(
+    table: str,
+    encode_key: Callable[[Any], bytes],
+    encode_prefix: Callable[[Any], bytes],
+    prefix: Any,
+    start: Any,
+    stop: Any,
+) -> Range:
+    """The keys that begin with `prefix`, or those from `start` on and before `stop`.
+
+    Args:
+        table: as a sentence begins with it: ``Table 'clicks'``.
+
+    Raises:
+        TableError: a prefix goes with no start and no stop.
+    """
+    if prefix is None:
+        return Range(b"" if start is None else encode_key(start), None if stop is None else encode_key(stop))
+    if start is not None or stop is not None:
+        raise TableError(
+            f"{table}: a scan takes a prefix, or a start and a stop: leave out the prefix {excerpt(prefix)}, or the"
+            " others."
+        )
+    return beginning_with(encode_prefix(prefix))
 
 
 def beginning_with(prefix: bytes) -> Range:
