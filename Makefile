@@ -81,7 +81,7 @@ dist: $(STAMP) ## Build the sdist and, from it, the wheel; install that in a cle
 	@ls dist
 
 lock: $(STAMP) ## Pin the requirements anew: within the bounds that stand, or to the newest with ARGS=--upgrade.
-	$(COMPILE) $(ARGS) pyproject.toml requirements/dev.in -o requirements/dev.txt
+	$(COMPILE) $(ARGS) --all-extras pyproject.toml requirements/dev.in -o requirements/dev.txt
 	$(COMPILE) $(ARGS) requirements/java.in -o requirements/java.txt
 	$(COMPILE) $(ARGS) --no-deps requirements/flights.in -o requirements/flights.txt
 
