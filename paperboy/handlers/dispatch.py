@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from paperboy.brokers.protocol import ConsumerRecord, Record
-from paperboy.errors import ConfigurationError, DeserializationError, PaperboyError, StoreError, TableError
+from paperboy.errors import ConfigurationError, PaperboyError, StoreError, TableError
 from paperboy.handlers.context import BulkPart, Context, Sender
+from paperboy.handlers.decoding import Decoding
 from paperboy.handlers.handler import Handler
-from paperboy.handlers.hooks import find_decoder, find_hook, name_of, topics_of
+from paperboy.handlers.hooks import find_hook, name_of, topics_of
 from paperboy.handlers.time_limit import TimeLimit
 
 
@@ -131,8 +132,8 @@ class Dispatch:
         self._did_receive_bulk = find_hook(handler, "did_receive_bulk_messages")
         self._on_bulk = find_hook(handler, "on_bulk")
         self._on_bulk_error = find_hook(handler, "on_bulk_error")
-        self._decode_key = find_decoder(handler, "key")
-        self._decode_value = find_decoder(handler, "value")
+        decoding = Decoding(handler)
+        self._decode = decoding.decode if decoding.is_needed else None
         self._fail_on_exception = fail_on_exception
         self._bulks_of_one = self._on_bulk is not None and self._on_message is None
 
@@ -150,7 +151,7 @@ class Dispatch:
             return await self._bulks_of_one_record(records, start, unit)
         define, receive, finished = self._define_context, self._did_receive, self._on_finished
         on_message, on_tombstone, enter = self._on_message, self._on_tombstone, unit.enter
-        decode = self._decode if self._decode_key or self._decode_value else None
+        decode = self._decode
         undo, pending = unit.undo, unit.pending
         clock = asyncio.get_running_loop().time
         index = start
@@ -221,7 +222,7 @@ class Dispatch:
                     await self._whole([message], ctx, unit)
                 else:
                     hook = self._on_message if message.value is not None else self._on_tombstone
-                    if self._decode_key or self._decode_value:
+                    if self._decode is not None:
                         self._decode(message)
                     if self._did_receive is not None:
                         message = self._received(await self._did_receive(message, ctx))
@@ -316,8 +317,8 @@ class Dispatch:
 
     async def _whole(self, records: list[Record], ctx: Context, unit: Unit) -> None:
         """A handler with ``on_bulk``. The lists it is given are its own: what it does to them changes no offset."""
-        if self._decode_key or self._decode_value:
-            await self._decode_all(records, unit)
+        if self._decode is not None:
+            await _decode_all(self._decode, records, unit)
         messages = list(records)
         if self._did_receive_bulk is not None:
             messages = await self._did_receive_bulk(messages, ctx)
@@ -336,7 +337,7 @@ class Dispatch:
             The records taken, and the messages of those that were not passed over.
         """
         messages: list[Record] = []
-        decode = self._decode if self._decode_key or self._decode_value else None
+        decode = self._decode
         receive = self._did_receive
         clock = asyncio.get_running_loop().time
         deadline = clock() + unit.turn_sec
@@ -428,30 +429,6 @@ class Dispatch:
         elif self._fail_on_exception:
             raise _noted(error, first, last)
 
-    async def _decode_all(self, records: list[Record], unit: Unit) -> None:
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + unit.turn_sec
-        for record in records:
-            self._decode(record)
-            if clock() >= deadline:
-                await asyncio.sleep(0)
-                deadline = clock() + unit.turn_sec
-
-    def _decode(self, record: Record) -> None:
-        """Decode in place; tombstones and missing keys stay None."""
-        part = "key"
-        try:
-            if self._decode_key is not None and record.key is not None:
-                record.key = self._decode_key(record.key)
-            part = "value"
-            if self._decode_value is not None and record.value is not None:
-                record.value = self._decode_value(record.value)
-        except Exception as error:
-            raise DeserializationError(
-                f"The {part} of {record.topic}[{record.partition}] offset {record.offset} could not be decoded by"
-                f" {self.name}.{part}_serializer: {error!r}"
-            ) from error
-
     def _received(self, message: Any) -> Record:
         if message is None:
             raise PaperboyError(f"{self.name}.did_receive_message returned None: return the message.")
@@ -464,6 +441,16 @@ class _Stop(Exception):
     def __init__(self, error: Exception) -> None:
         super().__init__()
         self.error = error
+
+
+async def _decode_all(decode: Callable[[Record], None], records: list[Record], unit: Unit) -> None:
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + unit.turn_sec
+    for record in records:
+        decode(record)
+        if clock() >= deadline:
+            await asyncio.sleep(0)
+            deadline = clock() + unit.turn_sec
 
 
 def _an_exception(answer: Any, name: str, hook: str) -> Exception:

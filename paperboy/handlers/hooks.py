@@ -8,7 +8,6 @@ from paperboy.errors import ConfigurationError
 from paperboy.handlers.handler import BulkHandler, Handler
 
 Hook = Callable[..., Awaitable[Any]]
-Decode = Callable[[bytes], Any]
 
 
 def find_hook(handler: Handler | type[Handler], name: str) -> Hook | None:
@@ -30,28 +29,6 @@ def find_hook(handler: Handler | type[Handler], name: str) -> Hook | None:
     return found  # type: ignore[no-any-return]
 
 
-def find_decoder(handler: Handler | type[Handler], part: str) -> Decode | None:
-    """The handler's callable for its keys or its values, under either of its names.
-
-    Raises:
-        ConfigurationError: both names are set, or it is no plain callable.
-    """
-    given = {
-        name: found
-        for name in (f"{part}_serializer", f"{part}_deserializer")
-        if (found := _unbound(handler, name)) is not None
-    }
-    if len(given) > 1:
-        raise ConfigurationError(f"{name_of(handler)} sets both {' and '.join(given)}: they are one setting, keep one.")
-    for name, found in given.items():
-        if not callable(found):
-            raise ConfigurationError(f"{name_of(handler)}.{name} is {found!r}: it must be a callable that takes bytes.")
-        if inspect.iscoroutinefunction(found):
-            raise ConfigurationError(f"{name_of(handler)}.{name} is a coroutine function: decoding does not wait.")
-        return found  # type: ignore[no-any-return]
-    return None
-
-
 def topics_of(handler: Handler | type[Handler]) -> tuple[str, ...]:
     """The topics it consumes.
 
@@ -70,22 +47,3 @@ def topics_of(handler: Handler | type[Handler]) -> tuple[str, ...]:
 def name_of(handler: Handler | type[Handler]) -> str:
     """Its class's name."""
     return handler.__name__ if isinstance(handler, type) else type(handler).__name__
-
-
-def _unbound(handler: Handler | type[Handler], name: str) -> Any:
-    """A callable that stands on a class is given the bytes, not the instance: Python would make a method of it."""
-    found = inspect.getattr_static(handler, name)
-    if isinstance(found, staticmethod | classmethod | property) or (
-        inspect.isfunction(found) and not _takes_one(found)
-    ):
-        return getattr(handler, name)
-    return found
-
-
-def _takes_one(function: Callable[..., Any]) -> bool:
-    """Whether it can be called with the bytes alone; a method wants its instance as well."""
-    try:
-        inspect.signature(function).bind(b"")
-    except TypeError:
-        return False
-    return True
