@@ -11,6 +11,7 @@ from paperboy.errors import (
     AuthenticationFailed,
     BrokerError,
     BrokerUnreachable,
+    BulkError,
     CheckpointError,
     ConfigurationError,
     DeserializationError,
@@ -19,12 +20,14 @@ from paperboy.errors import (
     OffsetOutOfRange,
     PaperboyError,
     RecordTooLarge,
+    Rejected,
     SerializationError,
     StoreError,
     TableError,
     TopicNotFound,
 )
 from paperboy.handlers import BulkHandler, Context, Handler
+from paperboy.handlers.error_policy import CircuitBreaker, DeadLetter, Exponential, Retry
 from paperboy.tables import Table
 from paperboy.tables.global_table import GlobalTable
 from paperboy.tables.partition import Change
@@ -35,15 +38,19 @@ __all__ = [
     "AuthenticationFailed",
     "BrokerError",
     "BrokerUnreachable",
+    "BulkError",
     "BulkHandler",
     "Change",
     "CheckpointError",
+    "CircuitBreaker",
     "ConfigurationError",
     "ConsumerRecord",
     "Context",
+    "DeadLetter",
     "DeserializationError",
     "Engine",
     "Entry",
+    "Exponential",
     "GlobalTable",
     "GlobalTableStatus",
     "Handler",
@@ -54,7 +61,9 @@ __all__ = [
     "OffsetOutOfRange",
     "PaperboyError",
     "RecordTooLarge",
+    "Rejected",
     "Restoring",
+    "Retry",
     "RocksDBOptions",
     "SerializationError",
     "Snapshot",

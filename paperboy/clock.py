@@ -7,6 +7,7 @@ with virtual time turns everything.
 """
 
 import asyncio
+import random
 import sys
 import threading
 import time
@@ -37,6 +38,12 @@ class SystemClock:
 def random_id() -> str:
     """A name nobody else has, 32 hexadecimal digits."""
     return uuid.uuid4().hex
+
+
+def chance() -> float:
+    """A number from 0 to 1 that cannot be told; a loop that is to run twice alike has a ``chance`` of its own."""
+    own: Callable[[], float] | None = getattr(asyncio.get_running_loop(), "chance", None)
+    return random.random() if own is None else own()
 
 
 async def in_thread(work: Callable[[], T]) -> T:

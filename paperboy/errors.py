@@ -65,6 +65,26 @@ class HandlerTimeout(PaperboyError):
         self.offset = offset
 
 
+class BulkError(PaperboyError):
+    """For ``on_bulk`` to raise: which message of the list it was that cannot be handled.
+
+        raise BulkError(index, error) from error
+
+    Args:
+        index: of the culprit, in the list that the hook was given.
+        cause: why it cannot be handled.
+    """
+
+    def __init__(self, index: int, cause: Exception) -> None:
+        super().__init__(f"Message {index} of a bulk failed: {cause!r}")
+        self.index = index
+        self.cause = cause
+
+
+class Rejected(PaperboyError):
+    """What a handler said of its message with ``ctx.skip``, ``ctx.dead_letter`` or ``ctx.retry_later``."""
+
+
 class TableError(PaperboyError):
     """A table was used where or how it cannot be."""
 

@@ -73,11 +73,7 @@ class Engine:
 
     def __init__(self, *handlers: Handler | type[Handler], **options: Any) -> None:
         self._options = Options.of(options)
-        self._dispatches = dispatches_of(
-            handlers,
-            fail_on_exception=self._options.fail_on_exception,
-            handler_timeout_sec=self._options.handler_timeout_sec,
-        )
+        self._dispatches = dispatches_of(handlers, self._options)
         self._topics_of_steps = topics_of_steps(self._options.steps or (), handlers, self._dispatches)
         self._tables: dict[str, Table] = {}
         self._global_tables: dict[str, GlobalTable] = {}

@@ -1,10 +1,12 @@
 """What a task may handle next."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from paperboy.brokers.protocol import TopicPartition
 from paperboy.engine.modes import Mode
 from paperboy.engine.source import Source
+from paperboy.handlers.failed_record import read_failed
 
 
 class Inputs:
@@ -41,6 +43,27 @@ class Inputs:
         """Records not handled yet; None where the end of a partition is not known."""
         lags = [source.lag() for source in self]
         return None if None in lags else sum(lag for lag in lags if lag is not None)
+
+    def backlog(self) -> int | None:
+        """As `lag`, without the records of retry topics: those wait by intention."""
+        lags = [source.lag() for source in self if not source.is_delayed]
+        return None if None in lags else sum(lag for lag in lags if lag is not None)
+
+    def hold(self, now: float, now_ms: int) -> None:
+        """Look which partitions have to wait at this moment, and until when.
+
+        Args:
+            now: loop time.
+            now_ms: the broker's.
+        """
+        for source in self:
+            source.held_until = _held_until(source, now, now_ms)
+            if source.isolated is not None and source.position >= source.isolated[1]:
+                source.isolated = None
+
+    def held_until(self) -> float | None:
+        """When the first partition that waits goes on, in loop time."""
+        return min((source.held_until for source in self if source.held_until is not None), default=None)
 
     def uncommitted(self) -> dict[TopicPartition, int]:
         """The positions that have moved since they were committed."""
@@ -90,8 +113,27 @@ class Inputs:
         return min(waited_for, default=None)
 
     def _bulk_is_ready(self, source: Source, now: float) -> bool:
+        if source.isolated is not None or source.is_delayed:  # not to be filled
+            return True
         if source.buffered >= self._bulk_records or source.at_known_end or source.buffered_bytes >= self._room_bytes:
             return True
         if source.bulk_deadline is None:
             source.bulk_deadline = now + self._bulk_timeout_sec
         return now >= source.bulk_deadline
+
+
+def _held_until(source: Source, now: float, now_ms: int) -> float | None:
+    """Until when a partition's first record waits: to be tried again, to be due, or for the circuit breaker."""
+    head = source.head
+    if head is None:
+        return None
+    if source.failing is not None and source.failing.offset == head.offset and source.failing.due > now:
+        return source.failing.due
+    if source.is_delayed:
+        failed = read_failed(head)
+        if failed is not None and failed.due_ms is not None and failed.due_ms > now_ms:
+            return now + (failed.due_ms - now_ms) / 1000
+    breaker = source.dispatch.breaker
+    if breaker is not None and not breaker.may_begin():
+        return math.inf if breaker.opens_at is None else breaker.opens_at
+    return None

@@ -12,6 +12,9 @@ from paperboy.engine.window import Taken, Window
 from paperboy.engine.wiring import Wiring
 from paperboy.engine.work import Work
 from paperboy.errors import TableError
+from paperboy.handlers.beside import Attempt, attempt
+from paperboy.handlers.failures import failed_before
+from paperboy.handlers.outcome import Failing
 from paperboy.log import get_logger
 from paperboy.tables.isolation import Conflict, History, Isolation
 from paperboy.tables.locks import HolderHasEnded, Locks, WouldWaitForEver
@@ -48,6 +51,7 @@ class Lane(Work):
             wiring.topics,
             wiring.broker.clock,
             wiring.counters,
+            wiring.options.group_id,
             has_to_stop=lambda: False,
             turn_sec=0.0,
         )
@@ -105,6 +109,10 @@ class _Track:
     lanes: list["asyncio.Task[None]"] = field(default_factory=list)
     idle: list["asyncio.Future[None]"] = field(default_factory=list)
     """Of lanes that wait to be called."""
+    waiting: dict[Taken, asyncio.TimerHandle] = field(default_factory=dict)
+    """Messages that have failed, and when they may begin again."""
+    opening: asyncio.TimerHandle | None = None
+    """When the circuit breaker lets one begin."""
     called: int = 0
     """Lanes that were called, or made, and have not looked yet."""
     dry: bool = True
@@ -118,6 +126,12 @@ class _Track:
     def has_lanes_left(self) -> bool:
         """Whether one more could begin something."""
         return len(self.idle) > 0 or len(self.lanes) < self.concurrency
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the circuit breaker lets none begin."""
+        breaker = self.source.dispatch.breaker
+        return breaker is not None and not breaker.may_begin()
 
     @property
     def wants_more(self) -> bool:
@@ -220,14 +234,17 @@ class Lanes:
                 track.source.give_back(records)
 
     async def quiet(self) -> None:
-        """Wait until everything that was taken has finished; after a failure, until what is in flight has ended."""
-        while self.in_flight or not (self.is_empty or self.failure is not None):
+        """Wait until everything that was taken has finished, but for what waits to be handled again, and what waits
+        behind that; after a failure, until what is in flight has ended."""
+        while self.in_flight or (self.failure is None and self._may_begin()):
             self._ended.clear()
             await self._ended.wait()
 
     async def end(self) -> None:
         """Cancel what is in flight, which never happened, and forget the rest. It can be fed anew afterwards."""
         self._ending = True
+        for track in self._tracks.values():
+            self._forget_timers(track)
         lanes = [lane for track in self._tracks.values() for lane in track.lanes]
         for lane in lanes:
             lane.cancel()
@@ -236,6 +253,10 @@ class Lanes:
         self._tracks.clear()
         self.failure = None
         self._ending = False
+
+    def _may_begin(self) -> bool:
+        """Whether anything that was taken could begin."""
+        return any(track.window.ready and not track.is_paused for track in self._tracks.values())
 
     # One lane.
 
@@ -253,14 +274,22 @@ class Lanes:
                 track.called -= 1
                 continue
             self.in_flight += 1
-            finished = False
+            breaker = track.source.dispatch.breaker
+            probe = None if breaker is None or breaker.is_closed else breaker
+            if probe is not None:
+                probe.probe()
+            outcome: Attempt | Failing | None = None
             try:
-                finished = await self._handle(track, taken, lane)
+                outcome = await self._handle(track, taken, lane)
             finally:
                 self.in_flight -= 1
                 lane.end()
-                if finished:
+                if outcome is Attempt.FINISHED:
                     self._finish(track, taken)
+                elif isinstance(outcome, Failing):
+                    self._wait(track, taken, outcome, lane)
+                if probe is not None:
+                    probe.probed(outcome is Attempt.FINISHED)
                 self._ended.set()
 
     def _next(self, track: _Track) -> Taken | None:
@@ -268,6 +297,9 @@ class Lanes:
         if not track.window.ready or self._alone or self.failure is not None:
             return None
         now = self._loop.time()
+        if track.is_paused:
+            self._wait_for_breaker(track)
+            return None
         if self._turn_ends is None:
             self._turn_ends = now + self._turn_sec
             self._loop.call_soon(self._new_turn)
@@ -275,21 +307,54 @@ class Lanes:
             return None
         return track.window.begin()
 
-    async def _handle(self, track: _Track, taken: Taken, lane: Lane) -> bool:
-        """Returns whether it has finished; if not, it has failed for good."""
-        dispatch = track.source.dispatch
+    async def _handle(self, track: _Track, taken: Taken, lane: Lane) -> Attempt | Failing | None:
+        """Returns how it went; None where it has failed for good."""
+        dispatch, record = track.source.dispatch, taken.record
+        lane.failing = taken.failing or (failed_before(record) if track.source.is_delayed else None)
         try:
             for _ in range(_MOST_LOSSES):
-                if await dispatch.attempt(taken.record, lane):
-                    return True
+                outcome = await attempt(dispatch, record, lane)
+                if outcome is not Attempt.LOST:
+                    return outcome
                 self._lost(lane)
             async with self._being_alone():
-                while not await dispatch.attempt(taken.record, lane):
+                while (outcome := await attempt(dispatch, record, lane)) is Attempt.LOST:
                     self._lost(lane)
-            return True
+            return outcome
         except Exception as error:  # noqa: BLE001 - whatever a hook raised: the task raises it
             self._fail(error, taken)
-            return False
+            return None
+
+    def _wait(self, track: _Track, taken: Taken, failing: Failing, lane: Lane) -> None:
+        """It has failed and is to be handled again: its key waits, and the lane goes on with another."""
+        lane.waits(failing)
+        taken.failing = failing
+        track.source.waiting += 1
+        track.waiting[taken] = self._loop.call_at(failing.due, self._again, track, taken)
+
+    def _again(self, track: _Track, taken: Taken) -> None:
+        del track.waiting[taken]
+        track.source.waiting -= 1
+        track.window.again(taken)
+        self._call(track)
+
+    def _wait_for_breaker(self, track: _Track) -> None:
+        breaker = track.source.dispatch.breaker
+        opens_at = None if breaker is None else breaker.opens_at
+        if opens_at is not None and track.opening is None:
+            track.opening = self._loop.call_at(opens_at, self._opens, track)
+
+    def _opens(self, track: _Track) -> None:
+        track.opening = None
+        self._call(track)
+
+    def _forget_timers(self, track: _Track) -> None:
+        for timer in track.waiting.values():
+            timer.cancel()
+        track.waiting.clear()
+        track.source.waiting = 0
+        if track.opening is not None:
+            track.opening.cancel()
 
     def _finish(self, track: _Track, taken: Taken) -> None:
         window, source = track.window, track.source
@@ -347,14 +412,15 @@ class Lanes:
             lane.add_done_callback(self._broken)
             track.lanes.append(lane)
 
-    def _call_all(self) -> None:
+    def call_all(self) -> None:
+        """Something that kept messages from beginning has ended."""
         for track in self._tracks.values():
             self._call(track)
 
     def _new_turn(self) -> None:
         """The event loop has turned."""
         self._turn_ends = None
-        self._call_all()
+        self.call_all()
 
     @asynccontextmanager
     async def _being_alone(self) -> AsyncIterator[None]:
@@ -374,4 +440,4 @@ class Lanes:
         finally:
             self._alone = False
             self._one_alone.release()
-            self._call_all()
+            self.call_all()

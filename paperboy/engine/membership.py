@@ -331,7 +331,9 @@ class Membership:
 
     def _start(self, partition: TopicPartition, committed: int | None, begin: int, end: int) -> int:
         if committed is None:
-            return begin if self._options.auto_offset_reset == "earliest" else end
+            # What waits in a retry topic was put there by this group: it is not new to it.
+            is_retry = self._dispatches[partition.topic].retries_of is not None
+            return begin if is_retry or self._options.auto_offset_reset == "earliest" else end
         if committed == RESETTING:
             raise ConfigurationError(
                 f"Group {self._options.group_id!r} is in the middle of a reset: run 'paperboy reset' again to end it."

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 from paperboy.engine.modes import Mode
 from paperboy.engine.restoring import Restoring
 from paperboy.errors import ConfigurationError
+from paperboy.handlers.error_policy import CircuitBreaker, DeadLetter, Retry
 from paperboy.tables.stores.options import RocksDBOptions
 
 AutoOffsetReset = Literal["earliest", "latest"]
@@ -29,6 +30,12 @@ class Options:
     """The consumer group: workers with the same one share the work."""
     fail_on_exception: bool = True
     """A message that fails stops the engine, where its handler has no ``on_error``; False passes over it."""
+    retry: Retry | None = None
+    """How a message that failed is handled again, where its handler does not say so itself."""
+    dead_letter: DeadLetter | None = None
+    """A message that is given up is put into a topic, where its handler does not say itself what becomes of it."""
+    circuit_breaker: CircuitBreaker | None = None
+    """Pauses a handler when what it needs is away, where the handler does not say so itself."""
     auto_offset_reset: AutoOffsetReset = "earliest"
     """Where a partition without a committed offset begins."""
     offset_out_of_range: OffsetOutOfRange = "stop"
@@ -140,6 +147,9 @@ class Options:
             ("on_restore", callable, "a callable"),
             ("state_dir", lambda value: isinstance(value, str | os.PathLike) and os.fspath(value), "a path"),
             ("rocksdb", lambda value: isinstance(value, RocksDBOptions), "RocksDBOptions(…)"),
+            ("retry", lambda value: isinstance(value, Retry), "Retry(…)"),
+            ("dead_letter", lambda value: isinstance(value, DeadLetter), "DeadLetter(…)"),
+            ("circuit_breaker", lambda value: isinstance(value, CircuitBreaker), "CircuitBreaker(…)"),
             ("handler_timeout_sec", _is_duration, "a number above 0"),
             ("client_options", lambda value: isinstance(value, Mapping), "a dict"),
             ("group_instance_id", lambda value: isinstance(value, str) and value, "a string that is not empty"),

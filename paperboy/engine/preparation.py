@@ -1,10 +1,11 @@
 """Before an engine joins its group: the broker's topics are looked at, and what cannot work is refused."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from paperboy.brokers.protocol import Broker, TopicDescription, TopicPartition, TopicSpec
+from paperboy.engine.failure_topics import check_failure_topics, dead_letter_specs, retry_specs
 from paperboy.engine.options import Options
 from paperboy.engine.topology import (
     TopicGroup,
@@ -45,7 +46,7 @@ class Changelog:
 class Prepared:
     groups: Sequence[TopicGroup]
     inputs: Sequence[TopicPartition]
-    """Every partition of every input topic."""
+    """Every partition of every input topic, but for those in which messages wait for a time."""
     changelogs: Mapping[str, Changelog]
     """By table name."""
     global_topics: Mapping[str, TopicDescription]
@@ -69,7 +70,9 @@ async def prepare(
     global_topics = await _global_topics(
         broker, options, [table for table in global_tables.values() if table.topic not in ours]
     )
-    inputs = await _input_topics(broker, options, sorted(dispatches), tables)
+    sources = sorted(name for name, dispatch in dispatches.items() if dispatch.retries_of is None)
+    inputs = await _input_topics(broker, options, sources, tables)
+    inputs = {**inputs, **await _failure_topics(broker, options, dispatches, inputs)}
     specs = {}
     for group in groups:
         count = partition_count(group, inputs)
@@ -81,7 +84,7 @@ async def prepare(
     described = await _changelogs(broker, options, list(specs.values()), inputs)
     return Prepared(
         groups=groups,
-        inputs=_partitions(inputs),
+        inputs=_partitions({name: topic for name, topic in inputs.items() if not dispatches[name].delay_sec}),
         changelogs={table: _changelog(described[spec.name]) for table, spec in specs.items()},
         global_topics={
             name: global_topics.get(table.topic) or described[table.topic] for name, table in global_tables.items()
@@ -130,6 +133,37 @@ async def _input_topics(
     return found
 
 
+async def _failure_topics(
+    broker: Broker, options: Options, dispatches: Mapping[str, Dispatch], sources: Mapping[str, TopicDescription]
+) -> dict[str, TopicDescription]:
+    """The retry topics, by name; those and the dead letter topics that were missing are created."""
+    retries = retry_specs(dispatches, sources)
+    dead = dead_letter_specs(dispatches, sources)
+    specs = [*retries.values(), *dead.values()]
+    if not specs:
+        return {}
+    _check_names(retries, "a retry topic", "group_id")
+    _check_names(dead, "a dead letter topic", "DeadLetter(topic=…)")
+    found = await broker.describe_topics([spec.name for spec in specs])
+    missing = [spec for spec in specs if spec.name not in found]
+    if missing and options.create_topics == "never":
+        raise ConfigurationError(
+            f"create_topics='never', and on {broker.name} these topics are missing: {missing_topics(missing)}."
+        )
+    check_failure_topics(retries.values(), found, "retry topic")
+    check_failure_topics(dead.values(), found, "dead letter topic")
+    for spec in dead.values():
+        if spec.name in found and found[spec.name].config.get("retention.ms", "-1") != "-1":
+            _log.warning(
+                "dead letters are deleted after a time",
+                topic=spec.name,
+                retention_ms=found[spec.name].config["retention.ms"],
+                meaning="they have the timestamps of their messages, and old ones may be deleted at once",
+            )
+    await broker.create_topics(missing)
+    return await broker.describe_topics(list(retries)) if retries else {}
+
+
 async def _missing_beside(broker: Broker, options: Options, tables: Mapping[str, Table]) -> str:
     """Who creates topics by hand wants to hear of all at once."""
     if options.create_topics == "auto":
@@ -154,12 +188,7 @@ async def _changelogs(
         raise ConfigurationError(
             f"The changelogs {sorted(names)} must differ from each other and from the input topics."
         )
-    for name in names:
-        if not _TOPIC_NAME.fullmatch(name):
-            raise ConfigurationError(
-                f"{name!r} cannot name a changelog: a topic's name has up to 249 of a-z, A-Z, 0-9, '.', '_', '-';"
-                " choose another group_id, table name, or changelog_topic_name."
-            )
+    _check_names(names, "a changelog", "group_id, table name, or changelog_topic_name")
     existing = await broker.describe_topics(names)
     missing = [spec for spec in specs if spec.name not in existing]
     if missing and options.create_topics == "never":
@@ -179,6 +208,15 @@ async def _changelogs(
             meaning="these tables begin empty, behind what was handled before",
         )
     return {**existing, **await broker.describe_topics([spec.name for spec in missing])}
+
+
+def _check_names(names: Iterable[str], what: str, remedy: str) -> None:
+    for name in names:
+        if not _TOPIC_NAME.fullmatch(name):
+            raise ConfigurationError(
+                f"{name!r} cannot name {what}: a topic's name has up to 249 of a-z, A-Z, 0-9, '.', '_', '-'; choose"
+                f" another {remedy}."
+            )
 
 
 def _partitions(topics: Mapping[str, TopicDescription]) -> list[TopicPartition]:

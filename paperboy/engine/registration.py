@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 from typing import Any
 
+from paperboy.engine.options import Options
 from paperboy.errors import ConfigurationError
 from paperboy.handlers.dispatch import Dispatch
 from paperboy.handlers.handler import Handler
 
 
-def dispatches_of(
-    handlers: Sequence[Handler | type[Handler]], *, fail_on_exception: bool, handler_timeout_sec: float | None
-) -> dict[str, Dispatch]:
-    """Each topic's dispatch.
+def dispatches_of(handlers: Sequence[Handler | type[Handler]], options: Options) -> dict[str, Dispatch]:
+    """Each topic's dispatch, those of retry topics included.
 
     Raises:
         ConfigurationError: there is no handler, or two for one topic.
@@ -20,13 +19,29 @@ def dispatches_of(
         raise ConfigurationError("Engine needs at least one handler: Engine(MyHandler, …).")
     by_topic: dict[str, Dispatch] = {}
     for handler in handlers:
-        dispatch = Dispatch(handler, fail_on_exception=fail_on_exception, handler_timeout_sec=handler_timeout_sec)
+        dispatch = Dispatch(
+            handler,
+            fail_on_exception=options.fail_on_exception,
+            handler_timeout_sec=options.handler_timeout_sec,
+            retry=options.retry,
+            dead_letter=options.dead_letter,
+            circuit_breaker=options.circuit_breaker,
+        )
         for topic in dispatch.topics:
             if topic in by_topic:
                 raise ConfigurationError(
                     f"Topic {topic!r} has two handlers, {by_topic[topic].name} and {dispatch.name}: a topic has one."
                 )
             by_topic[topic] = dispatch
+    for topic, dispatch in list(by_topic.items()):
+        for retries in dispatch.for_retries(options.group_id, topic):
+            (name,) = retries.topics
+            if name in by_topic:
+                raise ConfigurationError(
+                    f"Topic {name!r} is where messages of {topic!r} wait to be handled again: no handler can consume"
+                    " it."
+                )
+            by_topic[name] = retries
     return by_topic
 
 

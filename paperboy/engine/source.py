@@ -6,6 +6,8 @@ from operator import attrgetter
 
 from paperboy.brokers.protocol import Record, TopicPartition
 from paperboy.handlers.dispatch import Dispatch
+from paperboy.handlers.failures import failed_before
+from paperboy.handlers.outcome import Failing
 
 RECORD_BYTES = 300
 """What a record costs in memory beside its key and value, about."""
@@ -31,6 +33,14 @@ class Source:
         self.buffered = 0
         """Records waiting."""
         self.buffered_bytes = 0
+        self.failing: Failing | None = None
+        """The message at `position` that has failed and waits to be handled again, or one that did earlier."""
+        self.held_until: float | None = None
+        """Until when the first record waits though it was fetched, in loop time; None where it does not."""
+        self.waiting = 0
+        """Messages taken by lanes that wait to be handled again."""
+        self.isolated: tuple[int, int] | None = None
+        """Offsets, from and up to, that are handled one by one in every mode: one of them made a bulk fail."""
         self.bulk_deadline: float | None = None
         """When a bulk that is being filled is handed over as it is, in loop time."""
         self._chunks: deque[list[Record]] = deque()
@@ -43,7 +53,7 @@ class Source:
         self._chunks.clear()
         self._sizes.clear()
         self.buffered = self.buffered_bytes = self._taken = 0
-        self.bulk_deadline = None
+        self.bulk_deadline = self.failing = self.held_until = self.isolated = None
         self.position = self.committed = self.fetched = offset
 
     def put(self, records: list[Record]) -> None:
@@ -77,9 +87,36 @@ class Source:
         return None if self.end_offset is None else max(0, self.end_offset - self.position)
 
     @property
+    def is_delayed(self) -> bool:
+        """Whether it is a retry topic, whose records say themselves when they are due."""
+        return self.dispatch.present is not None
+
+    @property
+    def is_isolated(self) -> bool:
+        """Whether the first record that was fetched is to be handled by itself."""
+        head, isolated = self.head, self.isolated
+        return head is not None and isolated is not None and isolated[0] <= head.offset < isolated[1]
+
+    @property
+    def head(self) -> Record | None:
+        """The first record that was fetched and not taken, held back or not."""
+        return self._chunks[0][self._taken] if self._chunks else None
+
+    def failing_at(self, record: Record) -> Failing | None:
+        """What is known of earlier attempts at this record, the next one to be handled."""
+        if self.failing is not None and self.failing.offset == record.offset:
+            return self.failing
+        return failed_before(record) if self.is_delayed else None
+
+    def fails(self, failing: Failing) -> None:
+        """The first record has failed, and is to be handled again."""
+        self.failing = failing
+        self.held_until = failing.due
+
+    @property
     def head_timestamp(self) -> int | None:
         """The timestamp of the first record that waits and is not held back; None where there is none."""
-        if not self._chunks:
+        if not self._chunks or self.held_until is not None:
             return None
         head = self._chunks[0][self._taken]
         if self.limit is not None and head.offset >= self.limit:
@@ -95,7 +132,7 @@ class Source:
 
     def take_chunk(self, until: int | None) -> list[Record]:
         """The first chunk: up to the limit, and to the last record with a timestamp of `until` at most."""
-        cut = self._cut()
+        cut = self._taken + 1 if self.is_delayed else self._cut()
         if until is not None:
             chunk = self._chunks[0]
             cut = next((index for index in range(self._taken + 1, cut) if chunk[index].timestamp > until), cut)
@@ -104,7 +141,8 @@ class Source:
     def take_bulk(self, most: int) -> list[Record]:
         """Up to `most` records, up to the limit."""
         bulk: list[Record] = []
-        while len(bulk) < most and self.head_timestamp is not None:
+        apart = self.is_isolated
+        while len(bulk) < most and self.head_timestamp is not None and self.is_isolated is apart:
             bulk.extend(self._take(min(self._cut(), self._taken + most - len(bulk))))
         return bulk
 
@@ -120,11 +158,16 @@ class Source:
         self.buffered_bytes += size
 
     def _cut(self) -> int:
-        """Where in the first chunk the limit is, or its end."""
-        chunk = self._chunks[0]
-        if self.limit is None or chunk[-1].offset < self.limit:
+        """Where in the first chunk the limit is, or its end; or where those begin, or end, that go by themselves."""
+        chunk, limit = self._chunks[0], self.limit
+        if self.isolated is not None:
+            begin, end = self.isolated
+            boundary = end if chunk[self._taken].offset >= begin else begin
+            if chunk[self._taken].offset < boundary:
+                limit = boundary if limit is None else min(limit, boundary)
+        if limit is None or chunk[-1].offset < limit:
             return len(chunk)
-        return bisect_left(chunk, self.limit, key=_offset)
+        return bisect_left(chunk, limit, key=_offset)
 
     def _take(self, cut: int) -> list[Record]:
         """The first chunk's records before this index."""

@@ -13,7 +13,13 @@ class Counters:
     handled: int = 0
     """Records that have finished, those passed over included."""
     passed_over: int = 0
-    """Records given up, by the user's choice, after they failed."""
+    """Records given up, by the user's choice, after they failed, and put nowhere."""
+    dead_lettered: int = 0
+    """Records given up that were put with the dead letters."""
+    retried: int = 0
+    """Times that a message, or a bulk, failed and was to be handled again: at once, later, or out of a retry topic."""
+    paused: int = 0
+    """Times that a message failed and was held by its handler's circuit breaker."""
     checkpoints: int = 0
     """Checkpoints that made work durable."""
     checkpoint_failures: int = 0
@@ -86,6 +92,9 @@ class Status:
     handled: int
     """From here on: see `Counters`."""
     passed_over: int
+    dead_lettered: int
+    retried: int
+    paused: int
     checkpoints: int
     checkpoint_failures: int
     restored: int

@@ -17,7 +17,10 @@ from paperboy.engine.topology import TaskId
 from paperboy.engine.wiring import Wiring
 from paperboy.engine.work import Work
 from paperboy.errors import BrokerError, NotOwner, OffsetOutOfRange, StoreError
+from paperboy.handlers.breaker import Breaker
+from paperboy.handlers.bulk import in_bulk
 from paperboy.handlers.dispatch import Dispatch
+from paperboy.handlers.single import one_by_one
 from paperboy.log import get_logger
 from paperboy.tables.partition import Undo
 
@@ -95,6 +98,7 @@ class Task:
             wiring.topics,
             wiring.broker.clock,
             wiring.counters,
+            options.group_id,
             has_to_stop=lambda: self._draining or self._checkpoints.is_due,
             turn_sec=turn_sec,
         )
@@ -157,6 +161,8 @@ class Task:
             Exception: what a handler raised; what had finished before it is checkpointed.
             CheckpointError: checkpoints went on failing.
         """
+        breakers = {source.dispatch.breaker for source in self.sources} - {None}
+        unheard = [breaker.listen(self._on_probed) for breaker in breakers if breaker is not None]
         self._work.time_limit.watch(source.dispatch.handler_timeout_sec for source in self.sources)
         try:
             while True:
@@ -176,8 +182,15 @@ class Task:
                     return
                 await self._back_off(_BACKOFF_SEC * 2 ** (failures - 1))
         finally:
+            for forget in unheard:
+                forget()
             self.ready = False
             await self._discard()
+
+    def _on_probed(self) -> None:
+        """A circuit breaker may let go on what it held."""
+        self._lanes.call_all()
+        self._wake.set()
 
     async def _open_and_handle(self) -> None:
         if not await self._open():
@@ -250,6 +263,7 @@ class Task:
             await self._settle()
         await self._checkpoints.tend()
         self._decide_mode()
+        self.sources.hold(self._loop.time(), self._work.now_ms())
         chosen = self._next_source()
         if chosen is None:
             await self._rest()
@@ -257,7 +271,9 @@ class Task:
             await self._feed_lanes(chosen)
         elif not self._lanes.is_empty:
             await self._make_way(chosen)
-        elif self.mode is Mode.SINGLE or not chosen.dispatch.takes_bulks:
+        elif chosen.dispatch.breaker is not None and not chosen.dispatch.breaker.is_closed:
+            await self._probe(chosen, chosen.dispatch.breaker)
+        elif self._goes_singly(chosen):
             await self._handle_singly(chosen)
         else:
             await self._handle_bulk(chosen)
@@ -270,6 +286,9 @@ class Task:
                 return chosen
         return self.sources.next_source(self.mode, now)
 
+    def _goes_singly(self, source: Source) -> bool:
+        return self.mode is Mode.SINGLE or not source.dispatch.takes_bulks or source.is_isolated
+
     def _decide_mode(self) -> None:
         threshold = self._options.bulk_mode_threshold
         if self._wiring.in_step():
@@ -277,7 +296,7 @@ class Task:
         elif not self._options.with_bulk_mode:
             mode = Mode.SINGLE
         else:
-            mode = next_mode(self.mode, self.sources.lag(), threshold=threshold, low_mark=threshold // 2)
+            mode = next_mode(self.mode, self.sources.backlog(), threshold=threshold, low_mark=threshold // 2)
         if mode is not self.mode:
             before, self.mode = self.mode, mode
             _log.info("mode changed", task=self.name, before=before.value, mode=mode.value, lag=self.sources.lag())
@@ -285,8 +304,23 @@ class Task:
                 self._options.on_mode_change(self.name, before, mode)
 
     async def _handle_singly(self, source: Source) -> None:
-        work = self._work
         records = source.take_chunk(self.sources.turn_of_another(source))
+        await self._handle_chunk(source, records)
+
+    async def _probe(self, source: Source, breaker: Breaker) -> None:
+        """Handle one record, to see whether what the handler needs is back."""
+        counters, position = self._wiring.counters, source.position
+        given_up = counters.passed_over, counters.dead_lettered, counters.retried
+        breaker.probe()
+        try:
+            await self._handle_chunk(source, source.take_bulk(1))
+        finally:
+            unchanged = given_up == (counters.passed_over, counters.dead_lettered, counters.retried)
+            breaker.probed(source.position > position and unchanged)
+
+    async def _handle_chunk(self, source: Source, records: list[Record]) -> None:
+        work = self._work
+        work.failing = source.failing_at(records[0])
         counters = self._wiring.counters
         work.time_limit.sec = source.dispatch.handler_timeout_sec
         done = 0
@@ -294,7 +328,7 @@ class Task:
             work.turn_ends = self._loop.time() + self._work.turn_sec
             begun = work.unfinished = done
             try:
-                done = await source.dispatch.one_by_one(records, done, work)
+                done = await one_by_one(source.dispatch, records, done, work)
             except BaseException:
                 done = work.unfinished  # stopped inside a message: everything before it has finished
                 self._give_up_message()
@@ -303,23 +337,44 @@ class Task:
                 counters.handled += done - begun
                 if done:
                     source.position = records[done - 1].offset + 1
-            if work.has_to_stop():
+            if self._failed_at(source, records, done) or work.has_to_stop():
                 break
             await self._turn()
         if done < len(records):
             source.give_back(records[done:])
         self._wiring.room()
 
+    def _failed_at(self, source: Source, records: list[Record], done: int) -> bool:
+        """Whether the first record that is not done has failed, and is to be handled again."""
+        failing = self._work.failing
+        if failing is None or done == len(records) or failing.offset != records[done].offset:
+            source.failing = None
+            return False
+        source.fails(failing)
+        self._work.waits(failing)
+        return True
+
     async def _handle_bulk(self, source: Source) -> None:
         records = source.take_bulk(self._options.bulk_mode_max_records)
         self._work.time_limit.sec = source.dispatch.handler_timeout_sec
+        self._work.begin_bulk(source.failing_at(records[0]))
         try:
-            taken = await source.dispatch.in_bulk(records, self._work)
+            taken = await in_bulk(source.dispatch, records, self._work)
         except BaseException:
             self._give_up_message()
             raise
-        source.position = records[taken - 1].offset + 1
+        if taken:
+            source.position = records[taken - 1].offset + 1
         self._wiring.counters.handled += taken
+        self._failed_at(source, records, taken)
+        if self._work.isolated is not None:
+            source.isolated = self._work.isolated
+            _log.warning(
+                "bulk is handled one by one",
+                task=self.name,
+                topic=source.partition.topic,
+                offsets=f"{source.isolated[0]} to {source.isolated[1] - 1}",
+            )
         if taken < len(records):
             source.give_back(records[taken:])
         self._wiring.room()
@@ -328,7 +383,7 @@ class Task:
     # Messages that are handled at the same time.
 
     def _goes_to_lanes(self, source: Source) -> bool:
-        return source.dispatch.concurrency > 1 and (self.mode is Mode.SINGLE or not source.dispatch.takes_bulks)
+        return source.dispatch.concurrency > 1 and self._goes_singly(source)
 
     async def _feed_lanes(self, source: Source) -> None:
         if self._lanes.feed(source, self.sources.turn_of_another(source)):
@@ -391,7 +446,7 @@ class Task:
         await self._sleep()
 
     async def _sleep(self) -> None:
-        deadlines = [self.sources.bulk_deadline()]
+        deadlines = [self.sources.bulk_deadline(), self.sources.held_until()]
         if not self._checkpoints.is_running and self._checkpoints.dirty:
             deadlines.append(self._checkpoints.due_at)
             self._wiring.moved()

@@ -24,7 +24,7 @@ class TopicGroup:
 
     name: str
     topics: tuple[str, ...]
-    """Sorted."""
+    """Sorted; those of retries included."""
     tables: tuple[Table, ...]
     """Sorted by name."""
 
@@ -58,10 +58,12 @@ def topic_groups(
             users[name].extend(dispatch.topics)
         if dispatch.group_name is not None:
             names.update(dict.fromkeys(dispatch.topics, dispatch.group_name))
-    for sharing in users.values():
+    retried = [[dispatch.retries_of, *dispatch.topics] for dispatch in dispatches if dispatch.retries_of is not None]
+    for sharing in [*users.values(), *retried]:
         merged = set().union(*(components[topic] for topic in sharing))
         for topic in sorted(merged):
             components[topic] = merged
+    of_retries = {topic for dispatch in dispatches if dispatch.retries_of is not None for topic in dispatch.topics}
     distinct = {id(component): component for component in components.values()}
     groups = []
     for component in distinct.values():
@@ -73,7 +75,8 @@ def topic_groups(
                 f" {' and '.join(map(repr, given))}: give one group_name."
             )
         held = tuple(tables[name] for name in sorted(users) if not component.isdisjoint(users[name]))
-        groups.append(TopicGroup(given[0] if given else topics[0], topics, held))
+        sources = [topic for topic in topics if topic not in of_retries]
+        groups.append(TopicGroup(given[0] if given else sources[0], topics, held))
     groups.sort(key=lambda group: (group.name, group.topics))
     for one, other in pairwise(groups):
         if one.name == other.name:

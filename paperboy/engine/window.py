@@ -5,18 +5,21 @@ from collections.abc import Iterable
 
 from paperboy.brokers.protocol import Record
 from paperboy.engine.source import RECORD_BYTES
+from paperboy.handlers.outcome import Failing
 
 
 class Taken:
     """A record that was taken, its raw key, and how far it has come."""
 
-    __slots__ = ("begun", "finished", "key", "record", "size")
+    __slots__ = ("begun", "failing", "finished", "key", "record", "size")
 
     def __init__(self, record: Record) -> None:
         self.record = record
         self.key: bytes | None = record.key
         self.size = record.serialized_key_size + record.serialized_value_size + RECORD_BYTES
         self.begun = False
+        self.failing: Failing | None = None
+        """How it failed, if it is to be handled again."""
         self.finished = False
 
 
@@ -66,6 +69,10 @@ class Window:
         taken = self._ready.popleft()
         taken.begun = True
         return taken
+
+    def again(self, taken: Taken) -> None:
+        """It has failed, and has waited: it is the next one that may begin. Its key was not free meanwhile."""
+        self._ready.appendleft(taken)
 
     def finish(self, taken: Taken) -> None:
         """It has finished: the next of its key may begin, and the position may move."""

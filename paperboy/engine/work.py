@@ -1,5 +1,6 @@
 """What the message in hand has written and sent, until it has finished or failed."""
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -7,6 +8,7 @@ from paperboy.brokers.protocol import Headers, Record
 from paperboy.clock import Clock
 from paperboy.engine.outbox import Outbox, Send, Topics, check_bytes, check_sendable, checked_headers
 from paperboy.engine.status import Counters
+from paperboy.handlers.outcome import Failing, Fate, GivenUp
 from paperboy.handlers.time_limit import TimeLimit
 from paperboy.log import get_logger
 from paperboy.tables.partition import TablePartition, Undo, roll_back
@@ -32,10 +34,12 @@ class Work:
         topics: Topics,
         clock: Clock,
         counters: Counters,
+        group_id: str,
         has_to_stop: Callable[[], bool],
         turn_sec: float,
     ) -> None:
         self.name = name
+        self.group_id = group_id
         self.tables = dict(tables)
         self.undo = undo
         self.pending: list[Send] = []
@@ -43,6 +47,8 @@ class Work:
         self.enter: Callable[[Any], object] | None = message_of_call.set if tables else None
         self.turn_ends = 0.0
         self.unfinished = 0
+        self.failing: Failing | None = None
+        self.isolated: tuple[int, int] | None = None
         self.time_limit = TimeLimit(self)
         self.has_to_stop = has_to_stop
         self.turn_sec = turn_sec
@@ -66,6 +72,19 @@ class Work:
         if known is not None:
             check_sendable(send, known, self._clock.time_ms())
         self.pending.append(send)
+
+    def now_ms(self) -> int:
+        return self._clock.time_ms()
+
+    def begin_bulk(self, failing: Failing | None) -> None:
+        """A bulk is handed over next, which may have failed before."""
+        self.failing, self.isolated = failing, None
+
+    def attempt_of(self, record: Record) -> int:
+        """How often this message, in hand, is being handled by now."""
+        failing = self.failing
+        is_it = failing is not None and record.offset in (failing.offset, failing.message_offset)
+        return failing.attempts + 1 if is_it and failing is not None else 1
 
     def mark(self) -> tuple[int, int]:
         return len(self.undo), len(self.pending)
@@ -95,15 +114,44 @@ class Work:
         self.roll_back((0, 0))
         self.message = None
 
-    def passed_over(self, error: Exception, count: int, record: Record) -> None:
-        self._counters.passed_over += count
-        _log.error(
-            "passed over",
+    def waits(self, failing: Failing) -> None:
+        """Report that a message (or bulk) has failed and will be handled again."""
+        if failing.is_paused:
+            self._counters.paused += 1
+        else:
+            self._counters.retried += 1
+        record = failing.record
+        _log.warning(
+            "waits for the circuit breaker" if failing.is_paused else "handled again",
             task=self.name,
             topic=record.topic,
             partition=record.partition,
             offset=record.offset,
-            records=count,
-            error=repr(error),
-            exc_info=error,
+            attempts=failing.attempts,
+            seconds=round(failing.delay_sec, 3),
+            error=repr(failing.error),
+        )
+
+    def gave_up(self, given_up: GivenUp) -> None:
+        """Report that messages were given up, and what became of them."""
+        match given_up.fate:
+            case Fate.SKIPPED:
+                self._counters.passed_over += given_up.records
+            case Fate.DEAD_LETTER:
+                self._counters.dead_lettered += given_up.records
+            case Fate.RETRY_TOPIC:
+                self._counters.retried += given_up.records
+        record = given_up.record
+        _log.log(
+            logging.WARNING if given_up.fate is Fate.RETRY_TOPIC else logging.ERROR,
+            given_up.fate.value,
+            task=self.name,
+            topic=record.topic,
+            partition=record.partition,
+            offset=record.offset,
+            records=given_up.records,
+            attempts=given_up.attempts,
+            **({} if given_up.topic is None else {"to": given_up.topic}),
+            error=repr(given_up.error),
+            exc_info=given_up.error,
         )

@@ -1,10 +1,12 @@
 """What travels with a message through its hooks."""
 
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from paperboy.brokers.protocol import Headers, Record
 from paperboy.done import DONE, Done
+from paperboy.durations import Duration, seconds
 from paperboy.errors import PaperboyError
+from paperboy.handlers.verdict import DeadLetterIt, RetryItLater, SkipIt
 from paperboy.serializers.outgoing import Serialize, to_bytes
 
 
@@ -65,6 +67,38 @@ class Context(dict[str, Any]):
         """The offset of the message; in a bulk, of the one being handled, or of the first."""
         offset: int = self.record.offset
         return offset
+
+    @property
+    def attempt(self) -> int:
+        """1 when the message is handled for the first time, 2 when it failed once and is handled again, and so on."""
+        attempt: int = self.unit.attempt_of(self.record)
+        return attempt
+
+    def dead_letter(self, reason: str) -> NoReturn:
+        """End here, take back what the message has written and sent, and put it with the dead letters.
+
+        In hooks that get a list, it is about the whole of it: to name one message, raise `BulkError`.
+
+        Args:
+            reason: for whoever reads the dead letter.
+        """
+        raise DeadLetterIt(reason)
+
+    def retry_later(self, delay: Duration, reason: str = "retry_later") -> NoReturn:
+        """End here, take back what the message has written and sent, and handle it again after `delay`.
+
+        It may be done as often as one likes: `attempt` says how often it was. Where the handler's retries go through
+        topics, the message goes into one that waits at least as long; else its partition waits behind it (with
+        ``concurrency``: its key).
+
+        Args:
+            delay: as in "10s", or seconds.
+        """
+        raise RetryItLater(seconds(delay), reason)
+
+    def skip(self, reason: str) -> NoReturn:
+        """End here, take back what the message has written and sent, and pass over it. It is logged and counted."""
+        raise SkipIt(reason)
 
     def send(
         self,

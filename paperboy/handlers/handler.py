@@ -1,10 +1,11 @@
 """The classes a user subclasses."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from paperboy.brokers.protocol import ConsumerRecord
 from paperboy.handlers.context import Context
+from paperboy.handlers.error_policy import CircuitBreaker, DeadLetter, Retry
 
 Message: TypeAlias = ConsumerRecord[Any, Any]
 """A record from Kafka, its key and value decoded by the handler's serializers (bytes where it has none)."""
@@ -50,6 +51,20 @@ class Handler:
     """How long the hooks may take over a message (those that get lists: over a bulk), in seconds, before they are
     cancelled and it fails with a `HandlerTimeout`. None: as the engine's option says; ``math.inf``: for ever."""
 
+    retry: Retry | Literal[False] | None = None
+    """How a message that failed is handled again, before it is given up. None: as the engine's option says; False:
+    not at all."""
+
+    dead_letter: DeadLetter | Literal[False] | None = None
+    """A message that is given up is put into a topic. None: as the engine's option says; False: it is not."""
+
+    fail_on_exception: bool | None = None
+    """A message that is given up, without `dead_letter`, stops the engine (True), or is passed over (False). None: as
+    the engine's options say. Where it is set, the engine's ``dead_letter`` is not for this handler."""
+
+    circuit_breaker: CircuitBreaker | Literal[False] | None = None
+    """Pauses this handler when what it needs is away. None: as the engine's option says; False: never."""
+
     key_serializer: Callable[..., Any] | None = None
     """Bytes to key: a callable that takes the key's bytes. ``key_deserializer`` is another name for it."""
 
@@ -83,10 +98,11 @@ class Handler:
 
     @classmethod
     async def on_error(cls, e: Exception, msg: Message, ctx: Context) -> Exception | None:
-        """After a message has failed and its writes were taken back.
+        """After a message has failed for good (`retry` is used up), and its writes were taken back.
 
-        An exception that is returned (or raised) here stops the engine and is what ``start()`` raises; None passes
-        over the message. Not overridden, the engine's ``fail_on_exception`` decides.
+        An exception that is returned (or raised) here stops the engine and is what ``start()`` raises. None goes on:
+        the message is put with the dead letters where `dead_letter` is set, else it is passed over. Not overridden,
+        `dead_letter` and `fail_on_exception` decide.
         """
         return e
 

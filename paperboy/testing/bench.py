@@ -58,7 +58,7 @@ class Bench:
         self._loop = VirtualLoop() if self.is_virtual else ProcessLoop()
         self.workers = Workers(engine, self.backdoor.connect, directory, self._loop)
         self._group_id = engine._options.group_id
-        self._inputs = list(engine._dispatches)
+        self._inputs = [topic for topic, dispatch in engine._dispatches.items() if not dispatch.delay_sec]
         self._compacted = {table.topic for table in engine._global_tables.values()}
         self._topics = topics
         self._directory = directory

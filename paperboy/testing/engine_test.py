@@ -8,6 +8,7 @@ from typing import Any, Self, get_args
 
 from paperboy.brokers.memory import Operation
 from paperboy.brokers.protocol import Headers, Record
+from paperboy.durations import Duration, seconds
 from paperboy.engine import Engine
 from paperboy.engine.outbox import check_bytes, checked_headers
 from paperboy.errors import ConfigurationError, PaperboyError, TableError, TopicNotFound
@@ -15,7 +16,6 @@ from paperboy.serializers.outgoing import Serialize, to_bytes
 from paperboy.tables import Table
 from paperboy.tables.global_table import GlobalTable
 from paperboy.testing.bench import REAL_PATIENCE_SEC, Bench
-from paperboy.testing.durations import Duration, seconds
 from paperboy.testing.table_view import TableView
 from paperboy.testing.workers import check_free, topics_of
 

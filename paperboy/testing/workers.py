@@ -193,7 +193,8 @@ def topics_of(engine: Engine) -> list[str]:
     """The topics that have to be there: its inputs, and those of its global tables that are not its own changelogs."""
     own = [changelog_topic(table, engine._options.group_id) for table in engine._tables.values()]
     shown = [table.topic for table in engine._global_tables.values() if table.topic not in own]
-    return [*engine._dispatches, *shown]
+    consumed = [topic for topic, dispatch in engine._dispatches.items() if dispatch.retries_of is None]
+    return [*consumed, *shown]
 
 
 def check_free(engine: Engine) -> None:

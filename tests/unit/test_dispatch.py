@@ -12,9 +12,12 @@ import pytest
 
 from paperboy.brokers.protocol import ConsumerRecord, Record
 from paperboy.errors import ConfigurationError, DeserializationError, PaperboyError, TopicNotFound
+from paperboy.handlers import bulk
 from paperboy.handlers.context import Context
 from paperboy.handlers.dispatch import Dispatch
 from paperboy.handlers.handler import BulkHandler, Handler
+from paperboy.handlers.outcome import Failing, Fate, GivenUp
+from paperboy.handlers.single import one_by_one
 from paperboy.handlers.time_limit import TimeLimit
 from paperboy.tables.partition import TablePartition, Undo, roll_back
 from paperboy.tables.stores.memory import MemoryStore
@@ -42,6 +45,9 @@ class Task:
         self.enter: Callable[[Context], object] | None = None
         self.turn_ends = float("inf")
         self.unfinished = 0
+        self.group_id = "group"
+        self.failing: Failing | None = None
+        self.isolated: tuple[int, int] | None = None
         self.time_limit = TimeLimit(self)
         self.turn_sec = 0.0
         self.stopping = False
@@ -76,8 +82,12 @@ class Task:
     def has_to_stop(self) -> bool:
         return self.stopping
 
-    def passed_over(self, error: Exception, count: int, record: Record) -> None:
-        self.passed.append((repr(error), count, record.offset))
+    def now_ms(self) -> int:
+        return 0
+
+    def gave_up(self, given_up: GivenUp) -> None:
+        assert given_up.fate is Fate.SKIPPED
+        self.passed.append((repr(given_up.error), given_up.records, given_up.record.offset))
 
     def read(self) -> dict[str, Any]:
         """What the messages have written, those in hand included."""
@@ -115,11 +125,13 @@ def compiled(handler: Any, *, fail_on_exception: bool = True) -> Dispatch:
 async def singly(
     handler: Any, *records: Record, task: Task | None = None, start: int = 0, fail_on_exception: bool = True
 ) -> int:
-    return await compiled(handler, fail_on_exception=fail_on_exception).one_by_one(list(records), start, task or Task())
+    return await one_by_one(
+        compiled(handler, fail_on_exception=fail_on_exception), list(records), start, task or Task()
+    )
 
 
 async def in_bulk(handler: Any, *records: Record, task: Task | None = None, fail_on_exception: bool = True) -> int:
-    return await compiled(handler, fail_on_exception=fail_on_exception).in_bulk(list(records), task or Task())
+    return await bulk.in_bulk(compiled(handler, fail_on_exception=fail_on_exception), list(records), task or Task())
 
 
 Hand = Callable[..., Awaitable[int]]
@@ -295,7 +307,7 @@ async def test_a_turn_ends_after_the_message_in_hand_and_goes_on_where_it_was() 
     task.turn_ends = 0.0
     views = compiled(watched(did, "on_message"))
     records = [record(offset) for offset in range(3)]
-    assert [await views.one_by_one(records, start, task) for start in range(3)] == [1, 2, 3]
+    assert [await one_by_one(views, records, start, task) for start in range(3)] == [1, 2, 3]
     assert did == [("on_message", 0), ("on_message", 1), ("on_message", 2)]
 
 
@@ -465,8 +477,9 @@ async def test_a_bulk_whose_finish_fails_is_taken_back_as_a_whole() -> None:
     task = Task()
     records = [record(offset) for offset in range(3)]
     views = failing(on_finished_handling=on_finished_handling)
-    assert await in_bulk(views, *records, task=task, fail_on_exception=False) == 3
-    assert (task.read(), task.sent, task.passed) == ({}, [], [("ValueError('finish')", 3, 0)])
+    assert await in_bulk(views, *records, task=task, fail_on_exception=False) == 0
+    assert (task.read(), task.sent, task.passed) == ({}, [], [])
+    assert task.isolated == (0, 3)
     with pytest.raises(ValueError, match="finish") as caught:
         await in_bulk(views, *records)
     assert caught.value.__notes__ == ["While handling views[3] offsets 0 to 2."]
@@ -576,25 +589,25 @@ async def test_a_slow_bulk_ends_at_a_message_boundary_where_the_task_wants_it() 
     assert did == [("on_message", 0), ("on_finished_handling", [0])]
 
 
-async def test_what_a_bulk_that_ended_early_did_not_handle_is_not_passed_over() -> None:
+async def test_what_a_bulk_that_ended_early_did_not_handle_is_not_taken_apart() -> None:
     async def on_finished_handling(cls: Any, msgs: Any, ctx: Context) -> None:
         raise ValueError("finish")
 
     task = Task()
     task.stopping = True
     views = failing(on_finished_handling=on_finished_handling)
-    assert await in_bulk(views, *map(record, range(3)), task=task, fail_on_exception=False) == 1
-    assert task.passed == [("ValueError('finish')", 1, 0)]
+    assert await in_bulk(views, *map(record, range(3)), task=task, fail_on_exception=False) == 0
+    assert task.isolated == (0, 1)
 
 
-async def test_no_record_is_counted_twice_among_those_passed_over() -> None:
+async def test_what_is_passed_over_in_a_bulk_that_fails_is_not_counted_yet() -> None:
     async def on_finished_handling(cls: Any, msgs: Any, ctx: Context) -> None:
         raise ValueError("finish")
 
     task = Task()
     views = failing(1, on_finished_handling=on_finished_handling)
-    await in_bulk(views, *map(record, range(3)), task=task, fail_on_exception=False)
-    assert sum(count for _, count, _ in task.passed) == 3
+    assert await in_bulk(views, *map(record, range(3)), task=task, fail_on_exception=False) == 0
+    assert (task.passed, task.isolated) == ([], (0, 3))
 
 
 # Serializers.
@@ -602,7 +615,7 @@ async def test_no_record_is_counted_twice_among_those_passed_over() -> None:
 
 async def decoded(handler: Any, *records: Record) -> list[tuple[Any, Any]]:
     for each in records:
-        await compiled(handler).one_by_one([each], 0, Task())
+        await one_by_one(compiled(handler), [each], 0, Task())
     return [(each.key, each.value) for each in records]
 
 

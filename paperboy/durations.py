@@ -35,3 +35,17 @@ def seconds(duration: Duration) -> float:
             " timedelta."
         )
     return found
+
+
+def written(duration_sec: float) -> str:
+    """Seconds as a person writes them, in the largest unit that makes a whole number of them.
+
+    >>> written(5400)
+    '90m'
+    """
+    milliseconds = round(duration_sec * 1000)
+    for unit, size_sec in reversed(_SECONDS.items()):
+        size = round(size_sec * 1000)
+        if milliseconds % size == 0 and milliseconds >= size:
+            return f"{milliseconds // size}{unit}"
+    return "0s"

@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import pytest
 
+from paperboy.durations import Duration, seconds
 from paperboy.errors import ConfigurationError
-from paperboy.testing.durations import Duration, seconds
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,101 @@
+"""The topics for messages that failed: dead letters, and those that wait to be handled again."""
+
+from collections.abc import Iterable, Mapping
+
+from paperboy.brokers.protocol import TopicDescription, TopicSpec
+from paperboy.errors import ConfigurationError
+from paperboy.handlers.dispatch import Dispatch
+
+_HEADERS_BYTES = 16 * 1024
+"""By how much a message that failed may outgrow its source's limit, for the headers that say why."""
+
+_LEAST_RETENTION_MS = 7 * 24 * 3600 * 1000
+"""How long messages that wait are kept, beyond their delay: a group that was away for so long loses none."""
+
+
+def retry_specs(dispatches: Mapping[str, Dispatch], sources: Mapping[str, TopicDescription]) -> dict[str, TopicSpec]:
+    """The topics, by name, out of which messages come again.
+
+    Args:
+        dispatches: by topic, those of retries included.
+        sources: the topics that handlers name, as they are.
+    """
+    specs = {}
+    for name, dispatch in dispatches.items():
+        if dispatch.retries_of is not None:
+            source = sources[dispatch.retries_of]
+            retention_ms = _LEAST_RETENTION_MS + round(dispatch.delay_sec * 1000)
+            specs[name] = TopicSpec(name, source.partitions, config=_config(source, retention_ms))
+    return specs
+
+
+def dead_letter_specs(
+    dispatches: Mapping[str, Dispatch], sources: Mapping[str, TopicDescription]
+) -> dict[str, TopicSpec]:
+    """The topics, by name, into which messages are put that are given up: with as many partitions as the largest of
+    their sources. Arguments as for `retry_specs`.
+
+    Raises:
+        ConfigurationError: one is consumed by the engine itself.
+    """
+    specs: dict[str, TopicSpec] = {}
+    for name in sorted(sources):
+        dispatch, source = dispatches[name], sources[name]
+        settings = dispatch.policy.dead_letter
+        if settings is None:
+            continue
+        topic = settings.topic_for(name)
+        if name in _ways(topic, dispatches):
+            raise ConfigurationError(
+                f"Dead letters of topic {name!r} go to {topic!r} and come back to it, for this engine consumes them:"
+                " set dead_letter = False on the handler that reads dead letters."
+            )
+        before = specs.get(topic)
+        partitions = source.partitions if before is None else max(before.partitions, source.partitions)
+        specs[topic] = TopicSpec(topic, partitions, config={**_config(source, -1), **settings.config})
+    return specs
+
+
+def check_failure_topics(specs: Iterable[TopicSpec], found: Mapping[str, TopicDescription], what: str) -> None:
+    """Whether those that exist can take what is put into them, in the partition it came from.
+
+    Args:
+        what: "retry topic" or "dead letter topic".
+
+    Raises:
+        ConfigurationError: one has too few partitions, or is compacted.
+    """
+    for spec in specs:
+        topic = found.get(spec.name)
+        if topic is None:
+            continue
+        if topic.partitions < spec.partitions:
+            raise ConfigurationError(
+                f"The {what} {spec.name!r} has {topic.partitions} partitions, but its source has {spec.partitions}, and"
+                " a message keeps its partition: give it as many."
+            )
+        policy = topic.config.get("cleanup.policy", "delete")
+        if "compact" in policy:
+            raise ConfigurationError(
+                f"The {what} {spec.name!r} has cleanup.policy={policy!r}, with which messages of one key would be lost:"
+                " set it to 'delete'."
+            )
+
+
+def _ways(topic: str, dispatches: Mapping[str, Dispatch]) -> list[str]:
+    """Where a message may get to, from dead letter to dead letter."""
+    ways = [topic]
+    while (dispatch := dispatches.get(ways[-1])) is not None and (settings := dispatch.policy.dead_letter) is not None:
+        following = settings.topic_for(ways[-1])
+        if following in ways:
+            break
+        ways.append(following)
+    return ways
+
+
+def _config(source: TopicDescription, retention_ms: int) -> dict[str, str]:
+    return {
+        "cleanup.policy": "delete",
+        "retention.ms": str(retention_ms),
+        "max.message.bytes": str(source.max_message_bytes + _HEADERS_BYTES),
+    }

@@ -1,0 +1,140 @@
+"""What is written beside a message that failed, and read again: the headers of dead letters and of retries.
+
+They stand behind the message's own headers, and begin with ``paperboy.failed``. docs/formats.md has the list.
+"""
+
+import traceback
+from dataclasses import dataclass, replace
+
+from paperboy.brokers.protocol import ConsumerRecord, Headers, Record
+
+FIRST = "paperboy.failed"
+VERSION = b"1"
+
+MOST_MESSAGE = 1_000
+"""Characters of an error's message that are kept."""
+MOST_STACK = 6_000
+"""Characters of a stack that are kept: its end, where the error is."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedRecord:
+    """A message that failed: where it came from, and why and how often it failed."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    """The message's own."""
+    group: str
+    """The consumer group in which it failed."""
+    handler: str
+    """The class that failed to handle it."""
+    error_class: str
+    error: str
+    stack: str
+    attempts: int
+    """How many times it was handled."""
+    first_ms: int
+    """When it failed first, in milliseconds since 1970."""
+    last_ms: int
+    due_ms: int | None = None
+    """Before this it is not to be handled again; None for a dead letter."""
+
+    def without_stack(self) -> "FailedRecord":
+        """Much smaller."""
+        return replace(self, stack="", error=self.error[:100])
+
+    def headers(self, original: Headers) -> list[tuple[str, bytes]]:
+        """The message's own headers, and these behind them."""
+        written = [
+            ("topic", self.topic),
+            ("partition", self.partition),
+            ("offset", self.offset),
+            ("timestamp", self.timestamp_ms),
+            ("group", self.group),
+            ("handler", self.handler),
+            ("error.class", self.error_class),
+            ("error.message", self.error),
+            ("error.stack", self.stack),
+            ("attempts", self.attempts),
+            ("first.failure", self.first_ms),
+            ("last.failure", self.last_ms),
+        ]
+        if self.due_ms is not None:
+            written.append(("due", self.due_ms))
+        ours = [(f"paperboy.{name}", str(data).encode(errors="replace")) for name, data in written]
+        return [*original, (FIRST, VERSION), *ours]
+
+
+def read_failed(record: Record) -> FailedRecord | None:
+    """What our headers on this record say; None where there are none, or they are not whole."""
+    start = _first_of_ours(record)
+    if start is None:
+        return None
+    found = {name: data.decode(errors="replace") for name, data in record.headers[start:]}
+    try:
+        due = found.get("paperboy.due")
+        return FailedRecord(
+            topic=found["paperboy.topic"],
+            partition=int(found["paperboy.partition"]),
+            offset=int(found["paperboy.offset"]),
+            timestamp_ms=int(found["paperboy.timestamp"]),
+            group=found["paperboy.group"],
+            handler=found["paperboy.handler"],
+            error_class=found["paperboy.error.class"],
+            error=found["paperboy.error.message"],
+            stack=found["paperboy.error.stack"],
+            attempts=int(found["paperboy.attempts"]),
+            first_ms=int(found["paperboy.first.failure"]),
+            last_ms=int(found["paperboy.last.failure"]),
+            due_ms=None if due is None else int(due),
+        )
+    except (KeyError, ValueError):
+        return None
+
+
+def original_of(record: Record, topic: str) -> Record:
+    """The message as it was when it failed first: what a handler is given when it is handled again.
+
+    Args:
+        record: from a retry topic.
+        topic: of the message, where the record does not say so itself: somebody wrote it by hand.
+    """
+    failed = read_failed(record)
+    start = _first_of_ours(record)
+    return ConsumerRecord(
+        topic if failed is None else failed.topic,
+        record.partition if failed is None else failed.partition,
+        record.offset if failed is None else failed.offset,
+        record.timestamp if failed is None else failed.timestamp_ms,
+        record.timestamp_type,
+        record.key,
+        record.value,
+        record.checksum,
+        record.serialized_key_size,
+        record.serialized_value_size,
+        record.headers if start is None else record.headers[:start],
+    )
+
+
+def stack_of(error: BaseException) -> str:
+    """Its traceback as text, the end of it where it is long."""
+    return "".join(traceback.format_exception(error))[-MOST_STACK:]
+
+
+def class_of(error: BaseException) -> str:
+    """The name of its class, with its module where that is not Python's own."""
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def message_of(error: BaseException) -> str:
+    """What it says; its class where it says nothing."""
+    return (str(error) or type(error).__qualname__)[:MOST_MESSAGE]
+
+
+def _first_of_ours(record: Record) -> int | None:
+    """Where our headers begin: the last time, where they stand there twice."""
+    names = [name for name, _ in record.headers]
+    return len(names) - 1 - names[::-1].index(FIRST) if FIRST in names else None

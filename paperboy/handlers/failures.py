@@ -1,0 +1,396 @@
+"""A message has failed: what becomes of it."""
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Literal
+
+from paperboy.brokers.protocol import Headers, Record
+from paperboy.clock import chance
+from paperboy.errors import BrokerError, BulkError, PaperboyError, RecordTooLarge, StoreError
+from paperboy.handlers.context import Context
+from paperboy.handlers.failed_record import FailedRecord, class_of, message_of, read_failed, stack_of
+from paperboy.handlers.outcome import Culprit, Failing, Fate, GivenUp
+from paperboy.handlers.retry_topics import retry_topic
+from paperboy.handlers.unit import Unit
+from paperboy.handlers.verdict import DeadLetterIt, RetryItLater, SkipIt, Verdict
+
+if TYPE_CHECKING:
+    from paperboy.handlers.dispatch import Dispatch
+
+Raw = tuple[bytes | None, bytes | None, Headers]
+"""A record's key, value and headers, as they were fetched."""
+
+ErrorHook = Literal["on_error", "on_bulk_error"]
+
+_UNWRITABLE_WAIT_SEC = 10.0
+"""How long a partition waits before it tries again to write a dead letter."""
+
+
+def raw_of(record: Record) -> Raw:
+    """What decoding, and perhaps a hook, will change of it."""
+    return record.key, record.value, record.headers
+
+
+def restore_raw(record: Record, raw: Raw) -> None:
+    """As it was fetched: to be handled again."""
+    record.key, record.value, record.headers = raw
+
+
+def failure_of(raised: BaseException, unit: Unit, record: Record) -> Exception | Verdict:
+    """What a hook raised, as its failure, or as the handler's own verdict.
+
+    A cancellation of the task itself goes on, and so does the failure of a store, which is not the message's; a
+    cancellation by the time limit, or one that only comes out of a hook because something that it awaited was
+    cancelled, is a failure like any other.
+    """
+    overrun = unit.time_limit.overrun(record)
+    if overrun is not None:
+        overrun.__cause__ = raised
+        return overrun
+    if isinstance(raised, Culprit):
+        raised = raised.error
+    if isinstance(raised, StoreError):
+        raise raised
+    if isinstance(raised, Verdict):
+        raised.error.with_traceback(raised.__traceback__).__cause__ = raised.__context__
+        return raised
+    if isinstance(raised, Exception):
+        return raised
+    task = asyncio.current_task()
+    if task is None or task.cancelling():
+        raise raised
+    error = PaperboyError(
+        "A hook raised CancelledError, though nobody had cancelled it: what it awaited was cancelled."
+    )
+    error.__cause__ = raised
+    return error
+
+
+def failed_before(record: Record) -> Failing | None:
+    """What a record out of a retry topic says of earlier attempts."""
+    failed = read_failed(record)
+    if failed is None:
+        return None
+    error = PaperboyError(f"{failed.error_class}: {failed.error}")
+    return Failing(record.offset, failed.offset, record, failed.attempts, failed.first_ms, error)
+
+
+async def judge(
+    dispatch: "Dispatch",
+    problem: Exception | Verdict,
+    taken: Record,
+    message: Record,
+    original: Record,
+    raw: Raw,
+    ctx: Context,
+    unit: Unit,
+    hook: ErrorHook | None = "on_error",
+) -> Failing | GivenUp:
+    """What becomes of one message that has failed and was rolled back.
+
+    Args:
+        taken: as it stands in its partition.
+        message: as the hooks had it.
+        original: as it was when it failed first; where it did not come out of a retry topic, `taken`.
+        raw: of the original.
+        hook: the one to be asked, if the user has overridden it: for a bulk of one, its own.
+
+    Returns:
+        How it is handled again, or how it was given up: what error hooks have written and sent, the dead letter
+        included, is then part of the message, and stays.
+
+    Raises:
+        Exception: what stops the engine.
+    """
+    policy = dispatch.policy
+    failing = _so_far(taken, unit, problem)
+    failing.is_paused = False
+    if isinstance(problem, Verdict):
+        failing.attempts += 1
+        return await _obey(problem, dispatch, failing, original, raw, unit)
+    pause_sec = None if dispatch.breaker is None else dispatch.breaker.failed(failing.error)
+    if pause_sec is not None:
+        failing.is_paused = True
+        return _again(failing, pause_sec)
+    failing.attempts += 1
+    delay_sec = None if policy.retry is None else policy.retry.delay_after(failing.error, failing.attempts, chance())
+    if delay_sec is not None:
+        assert policy.retry is not None
+        if policy.retry.via == "topics":
+            return await _put_to_wait(dispatch, failing, delay_sec, original, raw, unit)
+        return _again(failing, delay_sec)
+    if hook is not None and getattr(dispatch, hook) is not None:
+        given = message if hook == "on_error" else [message]
+        try:
+            await _ask(dispatch, hook, problem, given, taken, ctx, unit)
+        except Verdict as verdict:
+            return await _obey(verdict, dispatch, failing, original, raw, unit)
+    elif policy.dead_letter is None and policy.stops:
+        raise noted(problem, taken)
+    return await _give_up(dispatch, failing, original, raw, unit)
+
+
+async def judge_bulk(
+    dispatch: "Dispatch",
+    problem: Exception | Verdict,
+    records: list[Record],
+    raws: list[Raw] | None,
+    culprit: Record | None,
+    ctx: Context,
+    unit: Unit,
+) -> Failing | GivenUp | tuple[int, int]:
+    """What becomes of a bulk of several messages that has failed and was rolled back.
+
+    Args:
+        raws: of its records; None where nothing is declared that would need them.
+        culprit: the message that is to blame, where that is known.
+
+    Returns:
+        As `judge`; or the offsets, from and up to, that are to be handled one by one, to find out which message it is.
+    """
+    policy, first, last = dispatch.policy, records[0], records[-1]
+    failing = _so_far(first, unit, problem)
+    failing.is_paused = False
+    if isinstance(problem, Verdict):
+        failing.attempts += 1
+        return await _obey_for_all(problem, dispatch, failing, records, raws, unit)
+    pause_sec = None if dispatch.breaker is None or raws is None else dispatch.breaker.failed(failing.error)
+    if pause_sec is not None:
+        failing.is_paused = True
+        return _again(failing, pause_sec)
+    hook = dispatch.bulk_error_hook
+    if raws is not None and culprit is not None and hook is None:
+        return _alone(culprit, records)
+    failing.attempts += 1
+    retry = policy.retry
+    if retry is not None and retry.via == "waiting":
+        delay_sec = retry.delay_after(failing.error, failing.attempts, chance())
+        if delay_sec is not None:
+            return _again(failing, delay_sec)
+    if hook is not None:
+        given = last if hook == "on_error" else list(records)
+        try:
+            await _ask(dispatch, hook, problem, given, first, ctx, unit, last)
+        except Verdict as verdict:
+            return await _obey_for_all(verdict, dispatch, failing, records, raws, unit)
+        if policy.dead_letter is None:
+            return GivenUp(Fate.SKIPPED, problem, first, len(records), failing.attempts)
+        assert raws is not None
+        return await _give_up_all(dispatch, failing, records, raws, unit)
+    if raws is None:
+        raise noted(problem, first, last)
+    return first.offset, last.offset + 1
+
+
+def _alone(culprit: Record, records: list[Record]) -> tuple[int, int]:
+    """A hook may have put other messages in place of those it was given: then any may be the one."""
+    offset = getattr(culprit, "offset", None)
+    if any(record.offset == offset for record in records):
+        return culprit.offset, culprit.offset + 1
+    return records[0].offset, records[-1].offset + 1
+
+
+def cause_of(error: Exception) -> Exception:
+    """What a policy looks at: why the message failed, not that it was one of a bulk."""
+    return error.cause if isinstance(error, BulkError) else error
+
+
+def noted(error: Exception, first: Record, last: Record | None = None) -> Exception:
+    """The error that stops the engine, with a note of where it happened."""
+    offsets = f"offset {first.offset}" if last is None or last is first else f"offsets {first.offset} to {last.offset}"
+    error.add_note(f"While handling {first.topic}[{first.partition}] {offsets}.")
+    return error
+
+
+def _so_far(taken: Record, unit: Unit, problem: Exception | Verdict) -> Failing:
+    """With what is known of earlier attempts."""
+    error = problem.error if isinstance(problem, Verdict) else cause_of(problem)
+    failing = unit.failing
+    if failing is None or failing.offset != taken.offset:
+        return Failing(taken.offset, taken.offset, taken, 0, unit.now_ms(), error)
+    failing.error = error
+    return failing
+
+
+def _again(failing: Failing, delay_sec: float) -> Failing:
+    failing.delay_sec = delay_sec
+    failing.due = asyncio.get_running_loop().time() + delay_sec
+    return failing
+
+
+async def _ask(
+    dispatch: "Dispatch",
+    name: ErrorHook,
+    error: Exception,
+    given: Record | list[Record],
+    first: Record,
+    ctx: Context,
+    unit: Unit,
+    last: Record | None = None,
+) -> None:
+    """Ask the user's error hook. It returns to go on; what it answers otherwise is raised."""
+    hook = dispatch.on_error if name == "on_error" else dispatch.on_bulk_error
+    assert hook is not None
+    mark = unit.mark()
+    try:
+        answer = await hook(error, given, ctx)
+    except (Exception, asyncio.CancelledError, Verdict) as raised:
+        answer = failure_of(raised, unit, first)
+        if isinstance(answer, Verdict):
+            unit.roll_back(mark)
+            raise answer from None
+    if answer is not None:
+        unit.roll_back(mark)
+        raise noted(_an_exception(answer, dispatch.name, name), first, last)
+    if unit.pending:
+        # What it sends is checked as what a message sends; it has no further hook to go to.
+        try:
+            await unit.settle(0)
+        except (PaperboyError, asyncio.CancelledError) as raised:
+            failure = failure_of(raised, unit, first)
+            assert isinstance(failure, Exception)
+            raise noted(failure, first, last) from failure.__cause__
+
+
+async def _obey(
+    verdict: Verdict, dispatch: "Dispatch", failing: Failing, original: Record, raw: Raw, unit: Unit
+) -> Failing | GivenUp:
+    """The handler knows best."""
+    failing.error = verdict.error
+    match verdict:
+        case SkipIt():
+            return GivenUp(Fate.SKIPPED, verdict.error, failing.record, attempts=failing.attempts)
+        case DeadLetterIt():
+            if dispatch.policy.dead_letter is None:
+                raise noted(_needs_policy(dispatch, verdict), failing.record)
+            return await _put_with_the_dead(dispatch, failing, original, raw, unit)
+        case RetryItLater(delay_sec=delay_sec):
+            retry = dispatch.policy.retry
+            if retry is not None and retry.via == "topics":
+                return await _put_to_wait(dispatch, failing, delay_sec, original, raw, unit)
+            return _again(failing, delay_sec)
+        case _:
+            raise verdict
+
+
+async def _obey_for_all(
+    verdict: Verdict, dispatch: "Dispatch", failing: Failing, records: list[Record], raws: list[Raw] | None, unit: Unit
+) -> Failing | GivenUp:
+    """A verdict of a hook that gets a list is about the whole of it."""
+    failing.error = verdict.error
+    if isinstance(verdict, SkipIt):
+        return GivenUp(Fate.SKIPPED, verdict.error, records[0], len(records), failing.attempts)
+    if raws is None or (isinstance(verdict, DeadLetterIt) and dispatch.policy.dead_letter is None):
+        raise noted(_needs_policy(dispatch, verdict), records[0], records[-1])
+    if isinstance(verdict, RetryItLater):
+        return _again(failing, verdict.delay_sec)
+    return await _give_up_all(dispatch, failing, records, raws, unit)
+
+
+async def _give_up(dispatch: "Dispatch", failing: Failing, original: Record, raw: Raw, unit: Unit) -> Failing | GivenUp:
+    if dispatch.policy.dead_letter is None:
+        return GivenUp(Fate.SKIPPED, failing.error, failing.record, attempts=failing.attempts)
+    return await _put_with_the_dead(dispatch, failing, original, raw, unit)
+
+
+async def _give_up_all(
+    dispatch: "Dispatch", failing: Failing, records: list[Record], raws: list[Raw], unit: Unit
+) -> Failing | GivenUp:
+    """Each of a bulk goes with the dead letters."""
+    topic = None
+    for record, raw in zip(records, raws, strict=True):
+        outcome = await _put_with_the_dead(dispatch, failing, record, raw, unit)
+        if isinstance(outcome, Failing):
+            return outcome
+        topic = outcome.topic
+    return GivenUp(Fate.DEAD_LETTER, failing.error, records[0], len(records), failing.attempts, topic)
+
+
+async def _put_with_the_dead(
+    dispatch: "Dispatch", failing: Failing, original: Record, raw: Raw, unit: Unit
+) -> Failing | GivenUp:
+    """Send the dead letter: with what the message's error hook has sent, and acknowledged before its offset moves."""
+    settings = dispatch.policy.dead_letter
+    assert settings is not None
+    topic = settings.topic_for(original.topic)
+    failed = _failed_record(dispatch, failing, original, unit)
+    try:
+        try:
+            await _sent(topic, failed, original, raw, original.timestamp, unit)
+        except RecordTooLarge:
+            await _sent(topic, failed.without_stack(), original, raw, original.timestamp, unit)
+    except BrokerError as unwritable:
+        unwritable.add_note(f"It was to be put with the dead letters in {topic!r}, because of: {failing.error!r}")
+        if settings.unwritable == "stop":
+            raise noted(unwritable, failing.record) from failing.error
+        unit.roll_back((0, 0))
+        failing.attempts -= 1
+        failing.error = unwritable
+        return _again(failing, _UNWRITABLE_WAIT_SEC)
+    return GivenUp(Fate.DEAD_LETTER, failing.error, failing.record, attempts=failing.attempts, topic=topic)
+
+
+async def _put_to_wait(
+    dispatch: "Dispatch", failing: Failing, delay_sec: float, original: Record, raw: Raw, unit: Unit
+) -> GivenUp:
+    """Send it to the first retry topic that waits as long, or to the one that waits longest."""
+    delays = dispatch.retry_delays_sec
+    delay = min((each for each in delays if each >= delay_sec), default=max(delays))
+    topic = retry_topic(unit.group_id, dispatch.retries_of or original.topic, delay)
+    now_ms = unit.now_ms()
+    failed = _failed_record(dispatch, failing, original, unit, due_ms=now_ms + round(delay_sec * 1000))
+    try:
+        await _sent(topic, failed, original, raw, now_ms, unit)
+    except BrokerError as error:
+        error.add_note(f"It was to wait in {topic!r}, because of: {failing.error!r}")
+        raise noted(error, failing.record) from failing.error
+    return GivenUp(Fate.RETRY_TOPIC, failing.error, failing.record, attempts=failing.attempts, topic=topic)
+
+
+def _failed_record(
+    dispatch: "Dispatch", failing: Failing, original: Record, unit: Unit, due_ms: int | None = None
+) -> FailedRecord:
+    return FailedRecord(
+        topic=original.topic,
+        partition=original.partition,
+        offset=original.offset,
+        timestamp_ms=original.timestamp,
+        group=unit.group_id,
+        handler=dispatch.name,
+        error_class=class_of(failing.error),
+        error=message_of(failing.error),
+        stack=stack_of(failing.error),
+        attempts=failing.attempts,
+        first_ms=failing.first_ms,
+        last_ms=unit.now_ms(),
+        due_ms=due_ms,
+    )
+
+
+async def _sent(topic: str, failed: FailedRecord, original: Record, raw: Raw, timestamp_ms: int, unit: Unit) -> None:
+    """Send it with the message, if its topic takes it; else nothing of it is left."""
+    key, value, headers = raw
+    mark = unit.mark()
+    try:
+        unit.send(topic, value, key, failed.headers(headers), original.partition, timestamp_ms)
+        await unit.settle(mark[1])
+    except BaseException:
+        unit.roll_back(mark)
+        raise
+
+
+def _needs_policy(dispatch: "Dispatch", verdict: Verdict) -> Exception:
+    called, needed = ("ctx.retry_later", "retry = Retry(…)")
+    if isinstance(verdict, DeadLetterIt):
+        called, needed = ("ctx.dead_letter", "dead_letter = DeadLetter()")
+    error = PaperboyError(
+        f"{called} was called ({verdict}), but {dispatch.name} does not declare {needed}: set it on the handler, or on"
+        " the engine."
+    )
+    error.__cause__ = verdict.error
+    return error
+
+
+def _an_exception(answer: Any, name: str, hook: str) -> Exception:
+    if isinstance(answer, Exception):
+        return answer
+    return PaperboyError(f"{name}.{hook} returned {answer!r}: return an exception to stop, or None to go on.")
