@@ -29,6 +29,11 @@ class NotOwner(BrokerError):
     """The group has moved on: these partitions may belong to another worker by now."""
 
 
+class ProducerFenced(BrokerError):
+    """A transaction is over: another worker has taken the task over, or it was open for longer than
+    ``transaction_timeout_sec``. Nothing of it was committed."""
+
+
 class OffsetOutOfRange(BrokerError):
     """A position lies outside what the log still holds, or does not hold yet."""
 

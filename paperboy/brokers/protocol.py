@@ -3,8 +3,8 @@
 Two brokers stand behind it: ``brokers.kafka`` (aiokafka) and ``brokers.memory`` (in process). One
 contract suite, ``tests/contract``, runs against both; where they differ, the memory broker is wrong.
 
-Transactions are not here yet. They will come as a third kind of `Producer`; nothing below stands in
-their way: sends return acks, and committing input offsets is a call of its own.
+Where a transaction is wanted, outputs, changelog records and input offsets go through one
+`TransactionalProducer`; otherwise through a `Producer` and `Consumer.commit`.
 """
 
 import asyncio
@@ -34,6 +34,7 @@ __all__ = [
     "TopicDescription",
     "TopicPartition",
     "TopicSpec",
+    "TransactionalProducer",
     "Watermark",
 ]
 
@@ -283,6 +284,55 @@ class Producer(Protocol):
         ...
 
 
+class TransactionalProducer(Producer, Protocol):
+    """A producer whose records, and input offsets with them, become visible together or not at all.
+
+    There is one transaction at a time; the first send, or a commit, begins it. After an error only `abort`, `start` and
+    `stop` make sense.
+    """
+
+    transactional_id: str
+
+    async def start(self) -> None:
+        """Begin anew, as the only producer of this id: what another one, or this one earlier, has left open is aborted,
+        what it was just committing is committed, and it can do nothing more. When this returns, both are over.
+
+        Raises:
+            BrokerError: the broker refuses, or does not answer.
+        """
+        ...
+
+    async def stop(self) -> None:
+        """Disconnect. A transaction that is open is left to whoever starts next, or to its time-out."""
+        ...
+
+    async def send(self, partition: TopicPartition, records: Sequence[Outgoing]) -> list["asyncio.Future[Ack]"]:
+        """As `Producer.send`, in the transaction.
+
+        Raises:
+            ProducerFenced: it is over; also raised by the futures.
+        """
+        ...
+
+    async def commit(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
+        """Commit the transaction, and with it these offsets for the group. All acks were awaited before. When this
+        returns it is certain; readers, and those who ask for the group's offsets, see it a moment later.
+
+        Raises:
+            ProducerFenced: another producer has this id, or the transaction has timed out: nothing was committed.
+            BrokerError: it failed, or its outcome is not known: after `start`, the log and the group tell.
+        """
+        ...
+
+    async def abort(self) -> None:
+        """Drop the transaction, if one is open.
+
+        Raises:
+            BrokerError: it could not be said to the broker, which drops it nevertheless, later.
+        """
+        ...
+
+
 class Broker(Protocol):
     """One broker or cluster, as one engine is connected to it."""
 
@@ -327,6 +377,12 @@ class Broker(Protocol):
         """The group's committed offsets; None where it has none."""
         ...
 
+    async def committed_by(
+        self, group_id: str, partitions: Collection[TopicPartition]
+    ) -> dict[TopicPartition, str | None]:
+        """The transactional id whose transaction has committed the group's offsets; None where none has."""
+        ...
+
     async def reset_committed(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
         """Let a group without members stand at these offsets.
 
@@ -342,3 +398,7 @@ class Broker(Protocol):
     def reader(self) -> Reader: ...
 
     def producer(self) -> Producer: ...
+
+    def transactional_producer(self, transactional_id: str, timeout_sec: float) -> TransactionalProducer:
+        """Transactions that are open for longer than `timeout_sec` are aborted by the broker."""
+        ...

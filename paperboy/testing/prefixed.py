@@ -21,6 +21,7 @@ from paperboy.brokers.protocol import (
     TopicDescription,
     TopicPartition,
     TopicSpec,
+    TransactionalProducer,
     Watermark,
 )
 from paperboy.errors import OffsetOutOfRange
@@ -117,6 +118,15 @@ class PrefixedBroker:
     ) -> dict[TopicPartition, int | None]:
         return self._prefix.off_keys(await self._broker.committed(self._prefix.on(group_id), self._on(partitions)))
 
+    async def committed_by(
+        self, group_id: str, partitions: Collection[TopicPartition]
+    ) -> dict[TopicPartition, str | None]:
+        found = await self._broker.committed_by(self._prefix.on(group_id), self._on(partitions))
+        return {
+            self._prefix.off_partition(partition): None if by is None else self._prefix.off(by)
+            for partition, by in found.items()
+        }
+
     async def reset_committed(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
         await self._broker.reset_committed(self._prefix.on(group_id), self._prefix.on_keys(offsets))
 
@@ -136,6 +146,10 @@ class PrefixedBroker:
 
     def producer(self) -> Producer:
         return _PrefixedProducer(self._broker.producer(), self._prefix)
+
+    def transactional_producer(self, transactional_id: str, timeout_sec: float) -> TransactionalProducer:
+        producer = self._broker.transactional_producer(self._prefix.on(transactional_id), timeout_sec)
+        return _PrefixedTransactionalProducer(transactional_id, producer, self._prefix)
 
     def _on(self, partitions: Collection[TopicPartition]) -> list[TopicPartition]:
         return [self._prefix.on_partition(partition) for partition in partitions]
@@ -254,3 +268,16 @@ class _PrefixedProducer:
 
     async def send(self, partition: TopicPartition, records: Sequence[Outgoing]) -> list["asyncio.Future[Ack]"]:
         return await self._producer.send(self._prefix.on_partition(partition), records)
+
+
+class _PrefixedTransactionalProducer(_PrefixedProducer):
+    def __init__(self, transactional_id: str, producer: TransactionalProducer, prefix: Prefix) -> None:
+        super().__init__(producer, prefix)
+        self.transactional_id = transactional_id
+        self._transactions = producer
+
+    async def commit(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
+        await self._transactions.commit(self._prefix.on(group_id), self._prefix.on_keys(offsets))
+
+    async def abort(self) -> None:
+        await self._transactions.abort()

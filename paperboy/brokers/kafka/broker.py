@@ -20,6 +20,7 @@ from paperboy.brokers.kafka.metadata import TopicMetadata, topic_metadata
 from paperboy.brokers.kafka.options import ClientOptions
 from paperboy.brokers.kafka.producer import KafkaProducer
 from paperboy.brokers.kafka.reader import KafkaReader
+from paperboy.brokers.kafka.transactions import MARK, KafkaTransactionalProducer
 from paperboy.brokers.protocol import (
     Assignor,
     Consumer,
@@ -29,6 +30,7 @@ from paperboy.brokers.protocol import (
     TopicDescription,
     TopicPartition,
     TopicSpec,
+    TransactionalProducer,
 )
 from paperboy.clock import Clock, SystemClock
 from paperboy.errors import AuthenticationFailed, BrokerError, BrokerUnreachable
@@ -190,14 +192,20 @@ class KafkaBroker:
     async def committed(
         self, group_id: str, partitions: Collection[TopicPartition]
     ) -> dict[TopicPartition, int | None]:
-        if not partitions:
-            return {}
-        with translating(f"Asking {self.name} for the committed offsets of group {group_id!r}"):
-            found = await self._retrying(
-                lambda: self._connected.list_consumer_group_offsets(group_id, partitions=_theirs(partitions))
-            )
-        offsets = {partition: found[partition].offset for partition in partitions if partition in found}
-        return {partition: offset if (offset := offsets.get(partition, -1)) >= 0 else None for partition in partitions}
+        found = await self._committed(group_id, partitions)
+        return {
+            partition: offset if (offset := found.get(partition, (-1, ""))[0]) >= 0 else None
+            for partition in partitions
+        }
+
+    async def committed_by(
+        self, group_id: str, partitions: Collection[TopicPartition]
+    ) -> dict[TopicPartition, str | None]:
+        found = await self._committed(group_id, partitions)
+        return {
+            partition: by.removeprefix(MARK) if (by := found.get(partition, (-1, ""))[1]).startswith(MARK) else None
+            for partition in partitions
+        }
 
     async def reset_committed(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
         if not offsets:
@@ -221,6 +229,9 @@ class KafkaBroker:
 
     def producer(self) -> Producer:
         return KafkaProducer(self.name, self._options.producer)
+
+    def transactional_producer(self, transactional_id: str, timeout_sec: float) -> TransactionalProducer:
+        return KafkaTransactionalProducer(self.name, transactional_id, timeout_sec, self._options.producer)
 
     @property
     def _connected(self) -> AIOKafkaAdminClient:
@@ -291,6 +302,22 @@ class KafkaBroker:
                 if done(await topic_metadata(self._connected, names)):
                     return
                 await asyncio.sleep(0.02)
+
+    async def _committed(
+        self, group_id: str, partitions: Collection[TopicPartition]
+    ) -> dict[TopicPartition, tuple[int, str]]:
+        """Offsets, and their metadata."""
+        if not partitions:
+            return {}
+        with translating(f"Asking {self.name} for the committed offsets of group {group_id!r}"):
+            found = await self._retrying(
+                lambda: self._connected.list_consumer_group_offsets(group_id, partitions=_theirs(partitions))
+            )
+        return {
+            partition: (found[partition].offset, found[partition].metadata or "")
+            for partition in partitions
+            if partition in found
+        }
 
     async def _commit_for_nobody(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
         """A coordinator takes a commit of no member's while its group has none, and refuses it otherwise."""

@@ -5,7 +5,14 @@ from contextlib import contextmanager
 
 from aiokafka import errors as kafka_errors
 
-from paperboy.errors import AuthenticationFailed, BrokerError, NotOwner, RecordTooLarge, TopicNotFound
+from paperboy.errors import (
+    AuthenticationFailed,
+    BrokerError,
+    NotOwner,
+    ProducerFenced,
+    RecordTooLarge,
+    TopicNotFound,
+)
 
 _REFUSED = (
     kafka_errors.AuthenticationFailedError,
@@ -26,6 +33,13 @@ _MOVED_ON = (
     kafka_errors.IllegalStateError,
 )
 
+_FENCED = (
+    kafka_errors.ProducerFenced,
+    kafka_errors.InvalidProducerEpoch,
+    kafka_errors.InvalidProducerIdMapping,
+    kafka_errors.InvalidTxnState,
+)
+
 
 def translated(error: BaseException, doing: str) -> BrokerError:
     """Our error for one of aiokafka's; `doing` completes "… failed", as in ``"Commit of group 'g'"``."""
@@ -34,6 +48,16 @@ def translated(error: BaseException, doing: str) -> BrokerError:
         return AuthenticationFailed(f"{doing} was refused by the broker: {reason}; check the credentials and ACLs.")
     if isinstance(error, _MOVED_ON):
         return NotOwner(f"{doing} was refused because the group has moved on: {reason}")
+    if isinstance(error, _FENCED):
+        return ProducerFenced(
+            f"{doing} failed: another producer has begun under this id, or the transaction was open for longer than"
+            f" transaction_timeout_sec ({reason})."
+        )
+    if isinstance(error, kafka_errors.InvalidTransactionTimeout):
+        return BrokerError(
+            f"{doing} failed: the broker allows no transaction_timeout_sec as long as that; lower it, or raise the"
+            " broker's transaction.max.timeout.ms."
+        )
     if isinstance(error, kafka_errors.MessageSizeTooLargeError | kafka_errors.RecordListTooLargeError):
         return RecordTooLarge(f"{doing} failed: {reason}; raise the topic's max.message.bytes or send less.")
     if isinstance(error, kafka_errors.InconsistentGroupProtocolError):

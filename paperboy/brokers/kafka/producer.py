@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from aiokafka import AIOKafkaProducer
 
@@ -45,43 +46,16 @@ class KafkaProducer:
             producer = await self._renewed()
         if producer is None:
             raise BrokerError(f"The producer to {self._name} is not open.")
-        acks = []
-        batch = producer.create_batch()
-        for key, value, headers, timestamp_ms in records:
-            listed = list(headers) if headers else _NO_HEADERS
-            if batch.append(timestamp=timestamp_ms, key=key, value=value, headers=listed) is None:
-                acks.append(await self._submit(producer, batch, partition))
-                batch = producer.create_batch()
-                batch.append(timestamp=timestamp_ms, key=key, value=value, headers=listed)
-        if batch.record_count():
-            acks.append(await self._submit(producer, batch, partition))
+        acks = await send_batches(producer, partition, records, self._name)
+        for ack in acks:
+            self._under_way.add(ack)
+            ack.add_done_callback(self._settled)
         return acks
 
-    async def _submit(
-        self, producer: AIOKafkaProducer, batch: "object", partition: TopicPartition
-    ) -> "asyncio.Future[Ack]":
-        batch.close()  # type: ignore[attr-defined]
-        count = batch.record_count()  # type: ignore[attr-defined]
-        ack: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
-        with translating(f"Sending to {partition} on {self._name}"):
-            delivery = await producer.send_batch(batch, partition.topic, partition=partition.partition)
-
-        def settle(delivery: "asyncio.Future[object]") -> None:
-            self._under_way.discard(ack)
-            error = asyncio.CancelledError() if delivery.cancelled() else delivery.exception()
-            if error is None:
-                base_offset = getattr(delivery.result(), "offset", None)
-                if not ack.done():
-                    ack.set_result(Ack(-1 if base_offset is None else base_offset, count))
-                return
+    def _settled(self, ack: "asyncio.Future[Ack]") -> None:
+        self._under_way.discard(ack)
+        if not ack.cancelled() and ack.exception() is not None:
             self._failed = True
-            if not ack.done():
-                ack.set_exception(translated(error, f"Sending {count} records to {partition} on {self._name}"))
-                ack.exception()  # whoever dropped the future has dropped the error with it
-
-        self._under_way.add(ack)
-        delivery.add_done_callback(settle)
-        return ack
 
     async def _renewed(self) -> AIOKafkaProducer | None:
         async with self._renewal:
@@ -104,3 +78,48 @@ class KafkaProducer:
             await producer.stop()
             raise
         return producer
+
+
+async def send_batches(
+    producer: AIOKafkaProducer, partition: TopicPartition, records: Sequence[Outgoing], name: str
+) -> list["asyncio.Future[Ack]"]:
+    """Queue records as ready-made batches: see `Producer.send`.
+
+    Args:
+        name: the broker's, for messages.
+    """
+    acks = []
+    batch = producer.create_batch()
+    for key, value, headers, timestamp_ms in records:
+        listed = list(headers) if headers else _NO_HEADERS
+        if batch.append(timestamp=timestamp_ms, key=key, value=value, headers=listed) is None:
+            acks.append(await _submit(producer, batch, partition, name))
+            batch = producer.create_batch()
+            batch.append(timestamp=timestamp_ms, key=key, value=value, headers=listed)
+    if batch.record_count():
+        acks.append(await _submit(producer, batch, partition, name))
+    return acks
+
+
+async def _submit(
+    producer: AIOKafkaProducer, batch: Any, partition: TopicPartition, name: str
+) -> "asyncio.Future[Ack]":
+    batch.close()
+    count = batch.record_count()
+    ack: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
+    with translating(f"Sending to {partition} on {name}"):
+        delivery = await producer.send_batch(batch, partition.topic, partition=partition.partition)
+
+    def settle(delivery: "asyncio.Future[object]") -> None:
+        if ack.done():
+            return
+        error = asyncio.CancelledError() if delivery.cancelled() else delivery.exception()
+        if error is None:
+            base_offset = getattr(delivery.result(), "offset", None)
+            ack.set_result(Ack(-1 if base_offset is None else base_offset, count))
+        else:
+            ack.set_exception(translated(error, f"Sending {count} records to {partition} on {name}"))
+            ack.exception()  # whoever dropped the future has dropped the error with it
+
+    delivery.add_done_callback(settle)
+    return ack

@@ -8,11 +8,13 @@ from urllib.parse import parse_qsl, urlsplit
 from paperboy.brokers.memory.cluster import MemoryCluster, memory_cluster
 from paperboy.brokers.memory.consumer import MemoryConsumer
 from paperboy.brokers.memory.faults import Operation
-from paperboy.brokers.memory.producer import MemoryProducer
+from paperboy.brokers.memory.producer import MemoryProducer, MemoryTransactionalProducer
 from paperboy.brokers.memory.reader import MemoryReader
 from paperboy.brokers.protocol import Assignor, MembershipOptions, TopicDescription, TopicPartition, TopicSpec
 from paperboy.clock import Clock
 from paperboy.errors import BrokerError, ConfigurationError
+
+_Client = MemoryConsumer | MemoryProducer | MemoryTransactionalProducer
 
 
 def open_memory_broker(url: str) -> "MemoryBroker":
@@ -56,7 +58,7 @@ class MemoryBroker:
         self.clock: Clock = cluster.clock
         self.new_topic_partitions: int | None = new_topic_partitions or cluster.partitions
         self._open = False
-        self._clients: weakref.WeakValueDictionary[int, MemoryConsumer | MemoryProducer]
+        self._clients: weakref.WeakValueDictionary[int, _Client]
         self._clients = weakref.WeakValueDictionary()
         self._client_count = 0
 
@@ -126,6 +128,12 @@ class MemoryBroker:
         await self._meet("committed")
         return self.cluster.committed(group_id, partitions)
 
+    async def committed_by(
+        self, group_id: str, partitions: Collection[TopicPartition]
+    ) -> dict[TopicPartition, str | None]:
+        await self._meet("committed")
+        return self.cluster.committed_by(group_id, partitions)
+
     async def reset_committed(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
         await self._meet("commit")
         self.cluster.reset_committed(group_id, offsets)
@@ -146,7 +154,12 @@ class MemoryBroker:
         self._keep(producer)
         return producer
 
-    def _keep(self, client: MemoryConsumer | MemoryProducer) -> None:
+    def transactional_producer(self, transactional_id: str, timeout_sec: float) -> MemoryTransactionalProducer:
+        producer = MemoryTransactionalProducer(self.cluster, transactional_id, timeout_sec)
+        self._keep(producer)
+        return producer
+
+    def _keep(self, client: _Client) -> None:
         self._client_count += 1
         self._clients[self._client_count] = client
 

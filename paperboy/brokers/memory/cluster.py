@@ -7,6 +7,7 @@ from paperboy.brokers.memory.faults import Faults
 from paperboy.brokers.memory.group import Group
 from paperboy.brokers.memory.log import PartitionLog
 from paperboy.brokers.memory.topics import Topic
+from paperboy.brokers.memory.transactions import Transactions
 from paperboy.brokers.protocol import TopicPartition, TopicSpec
 from paperboy.errors import BrokerError, TopicNotFound
 
@@ -40,6 +41,9 @@ class MemoryCluster:
         self.hold = self.faults.hold
         self.release = self.faults.release
         self.topics: dict[str, Topic] = {}
+        self.transactions = Transactions(
+            self.clock, lambda group, by, offsets: self.group(group).commit_transaction(by, offsets)
+        )
         self._groups: dict[str, Group] = {}
 
     def create_topics(self, specs: Sequence[TopicSpec]) -> None:
@@ -130,6 +134,11 @@ class MemoryCluster:
         group = self._groups.get(group_id)
         offsets: Mapping[TopicPartition, int] = {} if group is None else group.offsets
         return {partition: offsets.get(partition) for partition in partitions}
+
+    def committed_by(self, group_id: str, partitions: Collection[TopicPartition]) -> dict[TopicPartition, str | None]:
+        """The transactional ids that have committed a group's offsets; None where none has."""
+        group = self._groups.get(group_id)
+        return {partition: None if group is None else group.committed_by.get(partition) for partition in partitions}
 
     def reset_committed(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
         """Let a group without members stand at these offsets.

@@ -18,6 +18,9 @@ Operation = Literal[
     "produce_ack",
     "commit",
     "commit_ack",
+    "fence",
+    "end_transaction",
+    "end_transaction_ack",
 ]
 """What a client asks of a broker. The acks are the answers: where one fails, the request was carried out."""
 

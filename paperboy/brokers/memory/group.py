@@ -64,6 +64,8 @@ class Group:
         self.name = name
         self.generation = 0
         self.offsets: dict[TopicPartition, int] = {}
+        self.committed_by: dict[TopicPartition, str] = {}
+        """The transactional id whose transaction has committed an offset, where one has."""
         self._clock = clock
         self._state = _State.EMPTY
         self._members: dict[str, _Member] = {}
@@ -146,7 +148,11 @@ class Group:
         if self._state is _State.SYNCING:
             raise RebalanceUnderWay(f"Group {self.name!r} rebalances: nothing is committed before its assignment.")
         self._hear_from(member)
-        self.offsets.update(offsets)
+        self._take(offsets, None)
+
+    def commit_transaction(self, transactional_id: str, offsets: Mapping[TopicPartition, int]) -> None:
+        """A transaction has committed these, whoever began it: the group is not asked."""
+        self._take(offsets, transactional_id)
 
     def reset(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Commit for nobody.
@@ -159,7 +165,14 @@ class Group:
                 f"Group {self.name!r} has members, which would go on where they are: stop its workers first; one that"
                 " was killed is a member until its session has ended."
             )
-        self.offsets.update(offsets)
+        self._take(offsets, None)
+
+    def _take(self, offsets: Mapping[TopicPartition, int], transactional_id: str | None) -> None:
+        for partition, offset in offsets.items():
+            self.offsets[partition] = offset
+            self.committed_by.pop(partition, None)
+            if transactional_id is not None:
+                self.committed_by[partition] = transactional_id
 
     def forget_topic(self, topic: str) -> None:
         """A topic was deleted, and what was committed for it with it."""

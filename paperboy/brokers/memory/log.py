@@ -32,14 +32,17 @@ class PartitionLog:
         self._dropped_bytes = 0
         self._horizons: dict[int, int] = {}
         """When a tombstone may go, by its offset."""
+        self._open: dict[str, list[range]] = {}
+        """The offsets of each transaction that is open, by the id of its producer."""
 
     @property
     def stable_offset(self) -> int:
         """Where a reader of committed records stops: the first offset of an open transaction, or the end."""
-        return self.end_offset
+        return min([ranges[0].start for ranges in self._open.values()], default=self.end_offset)
 
-    def append(self, batch: Batch, append_time_ms: int | None = None) -> int:
-        """Append a batch as a whole; its records get `append_time_ms` where given. Returns the first one's offset."""
+    def append(self, batch: Batch, append_time_ms: int | None = None, transactional_id: str | None = None) -> int:
+        """Append a batch as a whole, in the open transaction of `transactional_id` where given; its records get
+        `append_time_ms` where given. Returns the first one's offset."""
         records, sizes = batch
         base = self.end_offset
         ends = accumulate(sizes, initial=self._bytes_before(len(self._entries)))
@@ -51,8 +54,18 @@ class PartitionLog:
             ]
         )
         self.end_offset = base + len(records)
+        if transactional_id is not None:
+            self._open.setdefault(transactional_id, []).append(range(base, self.end_offset))
         self.appended.notify()
         return base
+
+    def end_transaction(self, transactional_id: str, *, commits: bool) -> None:
+        """Append the marker that ends a transaction. What was aborted is never handed out."""
+        ranges = self._open.pop(transactional_id)
+        if not commits:
+            aborted = {offset for offsets in ranges for offset in offsets}
+            self._entries = [entry for entry in self._entries if entry[0] not in aborted]
+        self.append_marker()
 
     def append_marker(self) -> int:
         """Append what ends a transaction: an offset that readers pass over. Returns it."""

@@ -85,8 +85,11 @@ class Topic:
         for number in range(len(self.logs), partitions):
             self.logs.append(PartitionLog(TopicPartition(self.name, number), int(self._append_time)))
 
-    def append(self, partition: int, batch: Batch, now_ms: int) -> int:
+    def append(self, partition: int, batch: Batch, now_ms: int, transactional_id: str | None = None) -> int:
         """Append a batch as a whole, or refuse it as a whole. Returns its first offset.
+
+        Args:
+            transactional_id: whose open transaction it belongs to; None for none.
 
         Raises:
             RecordTooLarge: the batch is larger than max.message.bytes.
@@ -100,7 +103,7 @@ class Topic:
                 f" of {self._max_message_bytes}; raise it, or send less."
             )
         if self._append_time:
-            return log.append(batch, now_ms)
+            return log.append(batch, now_ms, transactional_id)
         lowest = max(0, now_ms - self._before_max_ms)
         highest = now_ms + self._after_max_ms
         for key, _, _, timestamp in records:
@@ -111,7 +114,7 @@ class Topic:
                 )
             if key is None and self.compacted:
                 raise BrokerError(f"A record for {log.partition} has no key, and the topic is compacted.")
-        return log.append(batch)
+        return log.append(batch, None, transactional_id)
 
 
 def _check(spec: TopicSpec) -> None:
