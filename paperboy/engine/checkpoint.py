@@ -72,7 +72,7 @@ class Checkpoint:
         now_ms = self._broker.clock.time_ms()
         written = []
         for table, layer in self._layers:  # 2
-            changes = await self._encoded(layer)
+            changes = await encoded(layer)
             records: list[Outgoing] = [(key, value, (), now_ms) for key, value in changes.items()]
             acks = await self._producer.send(table.changelog, records)
             written.append((table, changes, acks))
@@ -90,7 +90,7 @@ class Checkpoint:
         try:
             await self._commit()  # 5
         finally:
-            await self._report_changes()  # 6: they are durable, whoever owns the task now
+            await report_changes(self._layers)  # 6: they are durable, whoever owns the task now
 
     async def _reached(
         self, table: TaskTable, changes: Mapping[bytes, bytes | None], acks: Sequence["asyncio.Future[Ack]"]
@@ -104,16 +104,6 @@ class Checkpoint:
             expected += records
         return expected
 
-    async def _report_changes(self) -> None:
-        for table, layer in self._layers:
-            on_change = table.partition.on_change
-            if on_change is None:
-                continue
-            for number, change in enumerate(table.partition.changes(layer), 1):
-                on_change(change)
-                if number % _SLICE == 0:
-                    await asyncio.sleep(0)
-
     async def _commit(self) -> None:
         if not self.positions:
             return
@@ -125,16 +115,30 @@ class Checkpoint:
         except BrokerError as error:
             self.commit_error = error  # the same or later positions are committed next time
 
-    async def _encoded(self, layer: Layer) -> dict[bytes, bytes | None]:
-        if len(layer) <= _SLICE:
-            return changelog_values(layer)
-        changes: dict[bytes, bytes | None] = {}
-        keys = list(layer)
-        for start in range(0, len(keys), _SLICE):
-            changes.update(changelog_values({key: layer[key] for key in keys[start : start + _SLICE]}))
-            await asyncio.sleep(0)
-        return changes
-
     def _check_owned(self) -> None:
         if not self._consumer.owns(self._generation):
             raise NotOwner("The assignment this checkpoint belongs to is over.")
+
+
+async def encoded(layer: Layer) -> dict[bytes, bytes | None]:
+    """A layer's changes in bytes, with turns of the loop between slices of them."""
+    if len(layer) <= _SLICE:
+        return changelog_values(layer)
+    changes: dict[bytes, bytes | None] = {}
+    keys = list(layer)
+    for start in range(0, len(keys), _SLICE):
+        changes.update(changelog_values({key: layer[key] for key in keys[start : start + _SLICE]}))
+        await asyncio.sleep(0)
+    return changes
+
+
+async def report_changes(layers: Sequence[tuple[TaskTable, Layer]]) -> None:
+    """Tell each table's ``on_change`` what is durable now."""
+    for table, layer in layers:
+        on_change = table.partition.on_change
+        if on_change is None:
+            continue
+        for number, change in enumerate(table.partition.changes(layer), 1):
+            on_change(change)
+            if number % _SLICE == 0:
+                await asyncio.sleep(0)

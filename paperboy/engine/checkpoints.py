@@ -1,17 +1,23 @@
 """A task's way to durability: what it sends on its way, and one checkpoint after another."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 
+from paperboy.brokers.protocol import TransactionalProducer
 from paperboy.engine.checkpoint import Checkpoint
 from paperboy.engine.inputs import Inputs
 from paperboy.engine.outbox import FLUSH_BYTES, Outbox
 from paperboy.engine.stores import TaskTable
+from paperboy.engine.transaction import TransactionCheckpoint
 from paperboy.engine.wiring import Wiring
 from paperboy.errors import BrokerError, CheckpointError, NotOwner, StoreError
 from paperboy.log import get_logger
 
 _log = get_logger("paperboy.task")
+
+_ABORT_SEC = 2.0
+"""How long a transaction that is given up is waited for."""
 
 
 class BackToDurable(Exception):
@@ -31,6 +37,7 @@ class Checkpoints:
         name: the task's.
         generation: the assignment that gave this worker the task.
         wake: called when a checkpoint has ended.
+        transaction: what everything goes through where it is to be exactly once.
     """
 
     def __init__(
@@ -42,6 +49,7 @@ class Checkpoints:
         generation: int,
         wiring: Wiring,
         wake: Callable[[], None],
+        transaction: TransactionalProducer | None = None,
     ) -> None:
         self.due_at = 0.0
         """When the next one is to begin, in loop time."""
@@ -53,6 +61,7 @@ class Checkpoints:
         self._wiring = wiring
         self._options = wiring.options
         self._wake = wake
+        self._transaction = transaction
         self._loop = asyncio.get_running_loop()
         self._flushing: asyncio.Task[None] | None = None
         self._running: asyncio.Task[None] | None = None
@@ -98,7 +107,7 @@ class Checkpoints:
     def wait_an_interval(self) -> None:
         """The next one is due an interval from now."""
         self._requested = False
-        self.due_at = self._loop.time() + self._options.commit_interval_sec
+        self.due_at = self._loop.time() + self._options.checkpoint_interval_sec
 
     # What is done.
 
@@ -107,11 +116,16 @@ class Checkpoints:
             await self.flush()
 
     async def flush(self) -> None:
-        """Hand all sends to the producer.
+        """Hand all sends to the producer. While a transaction is being committed they are kept for the next one, until
+        they are too many.
 
         Raises:
             BackToDurable: the broker did not take them.
         """
+        if self._transaction is not None and self._running is not None and not self._running.done():
+            if self._outbox.bytes < self._options.max_unacked_bytes:
+                return
+            await asyncio.wait([self._running])
         while self._flushing is not None or self._outbox.bytes:
             if self._flushing is None:
                 self._flushing = self._loop.create_task(self._outbox.flush(), name=f"flush {self._name}")
@@ -122,8 +136,11 @@ class Checkpoints:
             except BrokerError as error:
                 raise BackToDurable(error) from error
 
-    async def tend(self) -> None:
+    async def tend(self, *, may_begin: bool = True) -> None:
         """Collect the checkpoint that has ended; begin one that is due, after the one that is under way.
+
+        Args:
+            may_begin: whether what has finished is all that has been begun.
 
         Raises:
             NotOwner: another worker owns the task.
@@ -132,7 +149,7 @@ class Checkpoints:
         """
         if self._running is not None and self._running.done():
             await self._finish()
-        if self.is_due:
+        if self.is_due and may_begin:
             await self._finish()
             await self._begin()
 
@@ -155,6 +172,15 @@ class Checkpoints:
                     under_way.exception()
         self._flushing = self._running = None
         self._outbox.discard()
+        if self._transaction is not None:
+            with contextlib.suppress(BrokerError, TimeoutError):  # else it is dropped by whoever begins anew
+                async with asyncio.timeout(_ABORT_SEC):
+                    await self._transaction.abort()
+
+    async def close(self) -> None:
+        """The task has ended."""
+        if self._transaction is not None:
+            await self._transaction.stop()
 
     def failed(self, error: Exception) -> int:
         """The task goes back to what is durable. Returns how many times in a row it did.
@@ -177,19 +203,20 @@ class Checkpoints:
         if not self.dirty:
             return
         await self.flush()
-        checkpoint = Checkpoint(
-            self._tables,
-            self._sources.uncommitted(),
-            self._outbox.take_acks(),
-            self._wiring.broker,
-            self._wiring.consumer,
-            self._wiring.producer,
-            self._generation,
-        )
+        checkpoint = self._new_checkpoint()
         self._running = self._loop.create_task(self._run(checkpoint), name=f"checkpoint {self._name}")
         self._running.add_done_callback(lambda _: self._wake())
 
-    async def _run(self, checkpoint: Checkpoint) -> None:
+    def _new_checkpoint(self) -> Checkpoint | TransactionCheckpoint:
+        tables, positions, outputs = self._tables, self._sources.uncommitted(), self._outbox.take_acks()
+        broker, consumer = self._wiring.broker, self._wiring.consumer
+        if self._transaction is None:
+            return Checkpoint(tables, positions, outputs, broker, consumer, self._wiring.producer, self._generation)
+        return TransactionCheckpoint(
+            tables, positions, outputs, broker, consumer, self._transaction, self._generation, self._options.group_id
+        )
+
+    async def _run(self, checkpoint: Checkpoint | TransactionCheckpoint) -> None:
         try:
             await checkpoint.run()
             if checkpoint.commit_error is None:

@@ -169,6 +169,8 @@ class Lanes:
         """Why a message failed for good: nothing begins any more."""
         self.in_flight = 0
         """Messages that have begun and not ended."""
+        self.left_gaps = False
+        """It was ended while it had gaps."""
         self._name = name
         self._tables = tables
         self._outbox = outbox
@@ -250,9 +252,20 @@ class Lanes:
             lane.cancel()
         if lanes:
             await asyncio.wait(lanes)
+        self.left_gaps = self.left_gaps or self.has_gaps
         self._tracks.clear()
         self.failure = None
         self._ending = False
+
+    def begun_to(self) -> dict[TopicPartition, int]:
+        """Of each partition that has unfinished messages, the offset behind the last that was taken."""
+        return {partition: end for partition, track in self._tracks.items() if (end := track.window.end) is not None}
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether messages have finished behind one that has not: what they wrote and sent is the task's, which has not
+        come so far."""
+        return any(track.window.has_gaps for track in self._tracks.values())
 
     def _may_begin(self) -> bool:
         """Whether anything that was taken could begin."""

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from paperboy.brokers.protocol import RESETTING, Assignment, Record, TopicPartition
+from paperboy.brokers.protocol import RESETTING, Assignment, Record, TopicPartition, TransactionalProducer
 from paperboy.engine.assignment import Recency, TaskAssignor
 from paperboy.engine.globals import Follower
 from paperboy.engine.preparation import Changelog
@@ -14,6 +14,7 @@ from paperboy.engine.steps import Steps
 from paperboy.engine.stores import Stores, TaskTable, recency, store_identity
 from paperboy.engine.task import Task
 from paperboy.engine.topology import TaskId, TopicGroup
+from paperboy.engine.transaction import fence
 from paperboy.engine.wiring import Wiring
 from paperboy.errors import BrokerError, ConfigurationError, OffsetOutOfRange, PaperboyError, StoreError
 from paperboy.handlers.dispatch import Dispatch
@@ -278,6 +279,8 @@ class Membership:
     async def _open(self, task: Task) -> None:
         """Bring the task's tables to what is durable, find where its input goes on, and begin fetching there."""
         async with self._restoring:
+            transaction = task.transaction
+            committed_by = {} if transaction is None else await self._fence(task, transaction)
             await self._open_tables(task)
         for follower in self._followers:
             await follower.complete.wait()
@@ -290,13 +293,32 @@ class Membership:
             starts[partition] = self._start(partition, committed[partition], begins[partition], ends[partition])
             task.sources[partition].end_offset = ends[partition]
         fresh = {partition: start for partition, start in starts.items() if start != committed[partition]}
-        if fresh:
-            # So that a later start of this group does not begin somewhere else.
+        # So that a later start of this group does not begin somewhere else; in a transaction, so that whoever takes
+        # these partitions over knows whom to fence.
+        if transaction is not None and (fresh or set(committed_by.values()) != {transaction.transactional_id}):
+            await transaction.commit(self._options.group_id, starts)
+        elif fresh:
             await self._wiring.consumer.commit(fresh, task.generation)
         for partition, start in starts.items():
             task.sources[partition].start_at(start)
         self._wiring.consumer.release(starts, task.generation)
         self._room.set()
+
+    async def _fence(self, task: Task, transaction: TransactionalProducer) -> dict[TopicPartition, str | None]:
+        """Before anything is read: end the transactions of whoever had the task's partitions, under whatever id.
+        Returns which ids these were."""
+        # Whoever has lost the task must not fence the one that has it now.
+        await self._wiring.consumer.confirm(task.generation)
+        fenced: set[str] = {transaction.transactional_id}
+        await transaction.start()
+        while True:
+            committed_by = await self._broker.committed_by(self._options.group_id, task.sources.partitions)
+            others = {*task.transactional_ids, *(by for by in committed_by.values() if by is not None)} - fenced
+            if not others:
+                return committed_by
+            for other in sorted(others):
+                await fence(self._broker, other, self._options.transaction_timeout_sec)
+            fenced |= others
 
     async def _open_tables(self, task: Task) -> None:
         tables = list(task.tables.values())

@@ -16,6 +16,7 @@ from paperboy.tables.stores.options import RocksDBOptions
 AutoOffsetReset = Literal["earliest", "latest"]
 CreateTopics = Literal["auto", "never"]
 OffsetOutOfRange = Literal["stop", "continue"]
+ProcessingGuarantee = Literal["at_least_once", "exactly_once"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,13 @@ class Options:
     """``auto`` creates changelog topics; ``never`` refuses to start and lists what is missing."""
     commit_interval_sec: float = 5.0
     """At most this long after a message has finished a checkpoint begins that makes it durable."""
+    processing_guarantee: ProcessingGuarantee = "at_least_once"
+    """``exactly_once``: what a message sends, what it changes in tables, and that it was handled, become visible
+    together, once, in Kafka's transactions."""
+    transaction_interval_sec: float = 0.1
+    """As `commit_interval_sec`, for ``exactly_once``: readers of committed records wait for it."""
+    transaction_timeout_sec: float = 60.0
+    """A transaction that is open for so long is aborted by the broker, for ``exactly_once``."""
     drain_timeout_sec: float = 30.0
     """How long a stop or a rebalance waits for the messages in hand."""
     handler_timeout_sec: float | None = None
@@ -128,6 +136,7 @@ class Options:
             ("auto_offset_reset", get_args(AutoOffsetReset)),
             ("offset_out_of_range", get_args(OffsetOutOfRange)),
             ("create_topics", get_args(CreateTopics)),
+            ("processing_guarantee", get_args(ProcessingGuarantee)),
         ):
             if getattr(self, name) not in allowed:
                 raise ConfigurationError(
@@ -163,6 +172,26 @@ class Options:
                 f"heartbeat_interval_sec={self.heartbeat_interval_sec:g} must be less than"
                 f" session_timeout_sec={self.session_timeout_sec:g}."
             )
+        if self.is_exact:
+            for name, longest in (
+                ("transaction_interval_sec", self.transaction_interval_sec),
+                ("handler_timeout_sec", self.handler_timeout_sec or 0.0),
+            ):
+                if longest >= self.transaction_timeout_sec:
+                    raise ConfigurationError(
+                        f"{name}={longest:g} must be less than transaction_timeout_sec="
+                        f"{self.transaction_timeout_sec:g}: the broker would abort transactions that are still in use."
+                    )
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether everything goes through transactions."""
+        return self.processing_guarantee == "exactly_once"
+
+    @property
+    def checkpoint_interval_sec(self) -> float:
+        """At most this long after a message has finished a checkpoint begins."""
+        return self.transaction_interval_sec if self.is_exact else self.commit_interval_sec
 
 
 def _is_duration(value: object) -> bool:

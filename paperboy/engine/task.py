@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 
-from paperboy.brokers.protocol import Record, TopicPartition
+from paperboy.brokers.protocol import Record, TopicPartition, TransactionalProducer
 from paperboy.engine.checkpoints import BackToDurable, Checkpoints
 from paperboy.engine.inputs import Inputs
 from paperboy.engine.lanes import Lanes
@@ -14,9 +14,10 @@ from paperboy.engine.restoring import RestoreProgress
 from paperboy.engine.source import Source
 from paperboy.engine.stores import TaskTable
 from paperboy.engine.topology import TaskId
+from paperboy.engine.transaction import transactional_id
 from paperboy.engine.wiring import Wiring
 from paperboy.engine.work import Work
-from paperboy.errors import BrokerError, NotOwner, OffsetOutOfRange, StoreError
+from paperboy.errors import BrokerError, NotOwner, OffsetOutOfRange, PaperboyError, StoreError
 from paperboy.handlers.breaker import Breaker
 from paperboy.handlers.bulk import in_bulk
 from paperboy.handlers.dispatch import Dispatch
@@ -85,9 +86,20 @@ class Task:
         )
         self._wiring = wiring
         self._options = options
-        outbox = Outbox(wiring.producer, wiring.topics, wiring.broker.clock, options.max_unacked_bytes)
+        ids = [transactional_id(options.group_id, source.partition) for source in self.sources]
+        self.transactional_ids = ids
+        """Those that may have been used for its partitions; the first is its own."""
+        self.transaction: TransactionalProducer | None = None
+        """What everything goes through where it is to be exactly once."""
+        if options.is_exact:
+            self.transaction = wiring.broker.transactional_producer(ids[0], options.transaction_timeout_sec)
+        outbox = Outbox(
+            self.transaction or wiring.producer, wiring.topics, wiring.broker.clock, options.max_unacked_bytes
+        )
         self._wake = asyncio.Event()
-        self._checkpoints = Checkpoints(self.name, tables, self.sources, outbox, generation, wiring, self._wake.set)
+        self._checkpoints = Checkpoints(
+            self.name, tables, self.sources, outbox, generation, wiring, self._wake.set, self.transaction
+        )
         partitions = {name: table.partition for name, table in tables.items()}
         self._lanes = Lanes(self.name, partitions, outbox, wiring, self._wake.set, turn_sec, room_bytes)
         self._work = Work(
@@ -108,6 +120,8 @@ class Task:
         self._opening: asyncio.Task[None] | None = None
         self._going_back: BrokerError | None = None
         self._gave_up_message = False
+        self._one_by_one_to: dict[TopicPartition, int] = {}
+        """Up to where messages are not handled beside each other, after that has left a gap in a transaction."""
 
     # What others ask and tell.
 
@@ -174,7 +188,9 @@ class Task:
                     return
                 except BackToDurable as failure:
                     self.failure = failure.error
-                    self.in_step = self.in_step and not isinstance(failure.error, StoreError)
+                    # A transaction that failed may have been committed: then the changelog knows more than the store.
+                    keeps_step = self.transaction is None and not isinstance(failure.error, StoreError)
+                    self.in_step = self.in_step and keeps_step
                 self.ready = False
                 failures = self._checkpoints.failed(self.failure)
                 await self._discard()
@@ -186,6 +202,7 @@ class Task:
                 forget()
             self.ready = False
             await self._discard()
+            await self._checkpoints.close()
 
     def _on_probed(self) -> None:
         """A circuit breaker may let go on what it held."""
@@ -210,12 +227,19 @@ class Task:
                 self._gave_up_message = True
                 await self._lanes.end()
             if self._gave_up_message:  # else it is a flush or a checkpoint that takes too long
-                await self._checkpoints.the_rest()
+                await self._the_rest()
             raise
         except BaseException:
-            await self._checkpoints.the_rest()
+            await self._the_rest()
             raise
-        await self._checkpoints.the_rest()
+        await self._the_rest()
+
+    async def _the_rest(self) -> None:
+        """Everything that has finished becomes durable, unless that would be more than what its positions say."""
+        if self.transaction is not None:
+            await self._lanes.end()
+        if self.transaction is None or not self._lanes.left_gaps:
+            await self._checkpoints.the_rest()
 
     async def _back_off(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -247,6 +271,9 @@ class Task:
 
     async def _become_ready(self) -> None:
         await self._reopen(self)
+        for source in self.sources:
+            if (end := self._one_by_one_to.pop(source.partition, None)) is not None:
+                source.isolated = (source.position, end)
         # In the same step as the seek in it: what a fetch brings to a task that is not ready is dropped.
         self.ready = self.in_step = True
 
@@ -259,9 +286,10 @@ class Task:
         for source in self.sources:
             if not self._lanes.has(source):
                 source.skip_gaps()
-        if self._checkpoints.is_due and self._checkpoints.dirty and not self._lanes.is_empty:
+        due = self._checkpoints.is_due
+        if due and not self._lanes.is_empty and (self._checkpoints.dirty or self.transaction is not None):
             await self._settle()
-        await self._checkpoints.tend()
+        await self._checkpoints.tend(may_begin=due or self.transaction is None)
         self._decide_mode()
         self.sources.hold(self._loop.time(), self._work.now_ms())
         chosen = self._next_source()
@@ -383,6 +411,8 @@ class Task:
     # Messages that are handled at the same time.
 
     def _goes_to_lanes(self, source: Source) -> bool:
+        if self.transaction is not None and source.is_isolated:
+            return False
         return source.dispatch.concurrency > 1 and self._goes_singly(source)
 
     async def _feed_lanes(self, source: Source) -> None:
@@ -403,9 +433,20 @@ class Task:
     async def _settle(self) -> None:
         """Before a checkpoint: begin nothing new, and let what is in flight finish, if that does not take long."""
         self._lanes.cut()
+        longest_sec = min(_SETTLE_SEC, _SETTLE_SHARE * self._options.commit_interval_sec)
+        if self.transaction is not None:
+            longest_sec = self._options.transaction_timeout_sec / 2
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(_SETTLE_SEC, _SETTLE_SHARE * self._options.commit_interval_sec)):
+            async with asyncio.timeout(longest_sec):
                 await self._lanes.quiet()
+        if self.transaction is not None and (self._lanes.in_flight or self._lanes.has_gaps):
+            self._one_by_one_to = self._lanes.begun_to()
+            raise BackToDurable(
+                PaperboyError(
+                    f"Messages of {self.name} have finished behind one that has not, and a transaction holds no gaps:"
+                    " they are handled again, one by one."
+                )
+            )
 
     async def _empty_lanes(self) -> None:
         """The task is to stop: what has begun finishes, unless that takes so long that we are cancelled."""
@@ -457,6 +498,7 @@ class Task:
     async def _discard(self) -> None:
         """Drop everything that is not durable: writes, sends, records fetched ahead."""
         await self._lanes.end()
+        self._lanes.left_gaps = False
         await self._checkpoints.discard()
         self._work.abandon()
         for table in self.tables.values():

@@ -48,6 +48,16 @@ class Window:
         """How many records may begin."""
         return len(self._ready)
 
+    @property
+    def has_gaps(self) -> bool:
+        """Whether a record has finished behind one that has not."""
+        return any(taken.finished for taken in self._taken)
+
+    @property
+    def end(self) -> int | None:
+        """The offset behind the last record that was taken; None where all have finished."""
+        return self._taken[-1].record.offset + 1 if self._taken else None
+
     def add(self, records: Iterable[Record]) -> None:
         """Take these in, in the order of their offsets."""
         for record in records:

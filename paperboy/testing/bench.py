@@ -137,7 +137,7 @@ class Bench:
             await self.workers.caught_up()
             await self._loop.quiet()
             lags = await self.backdoor.lags(self._group_id, inputs)
-            if not lags or self.workers.any_failed:
+            if self.workers.any_failed or (not lags and self.workers.running_are_ready):
                 return
             if not self.workers.any_running:
                 raise NotSettled(f"There is input left, and nobody to handle it. {self.workers.state()}")

@@ -135,6 +135,11 @@ class Workers:
             worker.release()
 
     @property
+    def running_are_ready(self) -> bool:
+        """Whether no worker that runs is on its way back to what is durable."""
+        return all(worker.is_ready for worker in self._all if worker.is_running)
+
+    @property
     def all_running(self) -> bool:
         return all(worker.is_running for worker in self._all)
 

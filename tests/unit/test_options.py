@@ -41,6 +41,9 @@ def test_somebody_who_sets_nothing_loses_nothing() -> None:
         "dead_letter": None,
         "circuit_breaker": None,
         "commit_interval_sec": 5.0,
+        "processing_guarantee": "at_least_once",
+        "transaction_interval_sec": 0.1,
+        "transaction_timeout_sec": 60.0,
         "drain_timeout_sec": 30.0,
         "handler_timeout_sec": None,
         "blocked_loop_sec": 1.0,
@@ -124,7 +127,7 @@ COUNTS = [
 ]  # fmt: skip
 DURATIONS = [
     "bulk_mode_timeout_ms", "commit_interval_sec", "drain_timeout_sec", "connect_timeout_sec", "session_timeout_sec",
-    "heartbeat_interval_sec", "blocked_loop_sec", "stalled_sec",
+    "heartbeat_interval_sec", "blocked_loop_sec", "stalled_sec", "transaction_interval_sec", "transaction_timeout_sec",
 ]  # fmt: skip
 
 

@@ -102,11 +102,11 @@ class KafkaTransactionalProducer:
 
 @contextlib.contextmanager
 def _translating(doing: str) -> Iterator[None]:
-    """As `translating`; aiokafka asserts that a transaction is in a state that allows what is asked."""
+    """As `translating`; aiokafka asserts, or complains otherwise, that a transaction cannot do what is asked."""
     with translating(doing):
         try:
             yield
-        except AssertionError as error:
+        except (AssertionError, kafka_errors.IllegalOperation) as error:
             raise BrokerError(f"{doing} failed: an earlier failure has ended the transaction.") from error
 
 

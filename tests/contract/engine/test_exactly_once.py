@@ -1,0 +1,149 @@
+"""Exactly once: input, tables and output in one transaction."""
+
+import asyncio
+from typing import Any, ClassVar
+
+import pytest
+
+from paperboy import Handler, Table
+from paperboy.brokers.protocol import TopicPartition
+from paperboy.errors import ConfigurationError, ProducerFenced
+from tests.contract.engine.kit import Kit, said, until
+
+
+def counting(source: str, table: Table, out: str, *, at_once: int = 1) -> type[Handler]:
+    """Counts by key, and sends each count on."""
+
+    class Counting(Handler):
+        topic = source
+        concurrency = at_once
+        failures: ClassVar[list[bytes]] = []
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            count = table.update(msg.key, lambda count: count + 1, default=0)
+            await ctx.send(out, b"%d" % count, key=msg.key)
+            if msg.value in cls.failures:
+                cls.failures.remove(msg.value)
+                raise ValueError(msg.value)
+
+    return Counting
+
+
+def exact(kit: Kit, handler: type[Handler], table: Table, **options: Any) -> Any:
+    engine = kit.engine(handler, processing_guarantee="exactly_once", **options)
+    engine.register_table(table)
+    return engine
+
+
+def entries(table: Table) -> dict[Any, Any]:
+    return {entry.key: entry.value for entry in table.snapshot().items()}
+
+
+async def outputs(kit: Kit, out: str) -> list[tuple[bytes, int]]:
+    return [(record.key, int(record.value)) for record in await kit.read(out)]
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+async def test_outputs_tables_and_offsets_are_committed_together(kit: Kit, at_once: int) -> None:
+    source, out, table = await kit.topic("in"), await kit.topic("out"), Table("counts")
+    await kit.send(source, [(b"ab"[number % 2 :][:1], b"x") for number in range(20)])
+    async with exact(kit, counting(source, table, out, at_once=at_once), table) as engine:
+        await engine.caught_up()
+        assert entries(table) == {b"a": 10, b"b": 10}
+    assert sorted(await outputs(kit, out)) == [(key, count) for key in (b"a", b"b") for count in range(1, 11)]
+    assert await kit.committed(source) == 20
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+async def test_a_message_that_stops_the_engine_leaves_nothing_and_its_predecessors_everything(
+    kit: Kit, at_once: int
+) -> None:
+    source, out, table = await kit.topic("in"), await kit.topic("out"), Table("counts")
+    await kit.send(source, [(b"a", b"%d" % number) for number in range(6)])
+    handler: Any = counting(source, table, out, at_once=at_once)
+    handler.failures = [b"3"]
+    with pytest.raises(ValueError, match="3"):
+        await exact(kit, handler, table).start()
+    assert await outputs(kit, out) == [(b"a", 1), (b"a", 2), (b"a", 3)]
+    assert await kit.committed(source) == 3
+    table = Table("counts")
+    async with exact(kit, counting(source, table, out, at_once=at_once), table) as engine:
+        await engine.caught_up()
+        assert entries(table) == {b"a": 6}
+    assert await outputs(kit, out) == [(b"a", count) for count in range(1, 7)]
+
+
+async def test_an_idle_task_makes_no_transactions(kit: Kit) -> None:
+    source, out, table = await kit.topic("in"), await kit.topic("out"), Table("counts")
+    await kit.send(source, [(b"a", b"x")])
+    async with exact(kit, counting(source, table, out), table, transaction_interval_sec=0.01) as engine:
+        await engine.caught_up()
+        async with kit.broker() as broker:
+            partition = TopicPartition(out, 0)
+            await until(lambda: engine.status().checkpoints > 0)
+            end = await broker.end_offsets([partition])
+            await asyncio.sleep(0.3)  # thirty intervals
+            assert await broker.end_offsets([partition]) == end
+        assert engine.status().checkpoints == 1
+
+
+async def test_a_zombie_that_stood_still_commits_nothing(kit: Kit, caplog: pytest.LogCaptureFixture) -> None:
+    source, out, table = await kit.topic("in"), await kit.topic("out"), Table("counts")
+    await kit.send(source, [(b"a", b"x")] * 3)
+    entered, go_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(counting(source, table, out)):  # type: ignore[misc]
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            await super().on_message(msg, ctx)
+            if msg.offset == 2:
+                entered.set()
+                await go_on.wait()
+
+    async with exact(kit, Slow, table) as engine:
+        await entered.wait()
+        async with kit.broker() as broker:
+            thief = broker.transactional_producer(f"{kit.group}-{source}-0", 60.0)
+            await thief.start()  # as a new owner does, before it reads what is committed
+            committed = await kit.committed(source)
+            await thief.stop()
+        go_on.set()
+        await engine.caught_up()
+        assert entries(table) == {b"a": 3}
+    assert committed in (None, 0, 2)
+    assert [count for _, count in await outputs(kit, out)] == [1, 2, 3]
+    assert said(caplog, "back to what is durable")
+
+
+async def test_the_id_of_an_earlier_grouping_is_fenced(kit: Kit) -> None:
+    source, out, table = await kit.topic("in"), await kit.topic("out"), Table("counts")
+    await kit.send(source, [(b"a", b"x")])
+    async with kit.broker() as broker:
+        earlier = broker.transactional_producer(f"{kit.group}-another-topic-0", 60.0)
+        await earlier.start()
+        await earlier.commit(kit.group, {TopicPartition(source, 0): 0})
+        while (await broker.committed(kit.group, [TopicPartition(source, 0)]))[TopicPartition(source, 0)] is None:
+            pass
+        async with exact(kit, counting(source, table, out), table) as engine:
+            await engine.caught_up()
+            with pytest.raises(ProducerFenced):
+                await earlier.commit(kit.group, {TopicPartition(source, 0): 0})
+            assert await kit.committed(source) == 1
+        await earlier.stop()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"processing_guarantee": "at_most_once"}, "processing_guarantee='at_most_once' is not one of"),
+        ({"transaction_interval_sec": 60}, "transaction_interval_sec=60 must be less than transaction_timeout_sec=60"),
+        ({"handler_timeout_sec": 90}, "handler_timeout_sec=90 must be less than transaction_timeout_sec=60"),
+    ],
+)
+def test_times_that_contradict_each_other_are_refused(options: dict[str, Any], named: str) -> None:
+    class Orders(Handler):
+        topic = "in"
+
+    with pytest.raises(ConfigurationError, match=named):
+        Kit("memory://", "x").engine(Orders, **{"processing_guarantee": "exactly_once", **options})
