@@ -15,6 +15,7 @@ from paperboy.brokers.kafka.closing import stop_consumer
 from paperboy.brokers.kafka.commit import commit_errors, commit_request
 from paperboy.brokers.kafka.errors import translated, translating
 from paperboy.brokers.kafka.fetch import fetch
+from paperboy.brokers.kafka.unpack import unpack_chunks
 from paperboy.brokers.protocol import (
     Assignment,
     Assignor,
@@ -91,6 +92,7 @@ class KafkaConsumer:
         )
         with translating(f"Joining group {self._group_id!r} on {self._name}"):
             await self._consumer.start()
+            unpack_chunks(self._consumer)
             self._consumer.subscribe(self._topics, listener=_Listener(self))
 
     async def stop(self) -> None:

@@ -10,6 +10,7 @@ from aiokafka import TopicPartition as KafkaTopicPartition
 from paperboy.brokers.kafka.closing import stop_consumer
 from paperboy.brokers.kafka.errors import translating
 from paperboy.brokers.kafka.fetch import fetch
+from paperboy.brokers.kafka.unpack import unpack_chunks
 from paperboy.brokers.protocol import Record, TopicPartition
 from paperboy.errors import BrokerError
 
@@ -37,6 +38,7 @@ class KafkaReader:
         )
         with translating(f"Connecting a reader to {self._name}"):
             await _to_the_end(self._consumer.start())
+            unpack_chunks(self._consumer)
             self._consumer.assign([KafkaTopicPartition(*partition) for partition in offsets])
             for partition, offset in offsets.items():
                 self._consumer.seek(KafkaTopicPartition(*partition), offset)
