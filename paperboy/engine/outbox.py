@@ -1,7 +1,7 @@
 """Records on their way out of a task."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from paperboy.brokers.partitioner import partition_for_key
@@ -22,19 +22,25 @@ _LATEST_AHEAD_MS = 3_600_000  # Kafka's message.timestamp.after.max.ms
 
 
 class Topics:
-    """The topics that records are sent to, as the broker described them: asked once per topic."""
+    """The topics that records are sent to, as the broker described them: asked once, until they are forgotten."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._known: dict[str, TopicDescription] = {}
+        self._forgotten: set[str] = set()
+        """Those among them that are asked for again."""
 
     def get(self, name: str) -> TopicDescription | None:
         """The topic, if it was asked for before."""
-        return self._known.get(name)
+        return None if name in self._forgotten else self._known.get(name)
 
     def __getitem__(self, name: str) -> TopicDescription:
-        """The topic, which was asked for before."""
+        """The topic, which was asked for before, even if it was forgotten since: what was checked goes out."""
         return self._known[name]
+
+    def forget(self, names: Iterable[str] | None = None) -> None:
+        """They may have changed: ask again before the next send to one of them. None: all that are known."""
+        self._forgotten.update(self._known if names is None else names)
 
     async def learn(self, names: Collection[str]) -> None:
         """Ask for those not known yet.
@@ -42,11 +48,14 @@ class Topics:
         Raises:
             TopicNotFound: one does not exist.
         """
-        unknown = [name for name in names if name not in self._known]
-        if unknown:
-            self._known.update(await self._described(unknown))
+        unknown = [name for name in names if self.get(name) is None]
+        if not unknown:
+            return
+        described = await self._described(unknown)
+        self._known.update(described)
+        self._forgotten.difference_update(described)
         for name in unknown:
-            if name not in self._known:
+            if name not in described:
                 raise TopicNotFound(
                     f"Topic {name!r}, to which a record was sent, does not exist on {self._broker.name}:"
                     " create it first."

@@ -193,6 +193,7 @@ class Task:
                     self.in_step = self.in_step and keeps_step
                 self.ready = False
                 failures = self._checkpoints.failed(self.failure)
+                self._wiring.topics.forget()  # one that did not take its records may be gone, or another by now
                 await self._discard()
                 if self._draining:
                     return

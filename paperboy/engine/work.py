@@ -102,6 +102,9 @@ class Work:
         for send in unchecked:
             check_sendable(send, self._topics[send[0]], now_ms)
 
+    def forget(self, topic: str) -> None:
+        self._topics.forget([topic])
+
     def accept(self) -> None:
         self.undo.clear()
         if self.pending:

@@ -32,7 +32,9 @@ async def in_bulk(dispatch: Dispatch, records: list[Record], unit: Unit) -> int:
     Raises:
         Exception: what a hook raised, where it was not the user's choice to go on; nothing of the bulk has finished.
     """
-    is_one = len(records) == 1
+    is_one, fetched = len(records) == 1, records
+    if dispatch.present is not None:
+        records = [dispatch.present(record) for record in records]
     raws = [raw_of(record) for record in records] if is_one or dispatch.policy.keeps_bytes else None
     unit.message = ctx = Context()
     ctx.unit = unit
@@ -62,12 +64,13 @@ async def in_bulk(dispatch: Dispatch, records: list[Record], unit: Unit) -> int:
         outcome: Failing | GivenUp | tuple[int, int]
         if is_one and raws is not None and dispatch.on_bulk is not None:
             one = records[0]
-            outcome = await judge(dispatch, problem, one, one, one, raws[0], ctx, unit, dispatch.bulk_error_hook)
+            outcome = await judge(dispatch, problem, fetched[0], one, one, raws[0], ctx, unit, dispatch.bulk_error_hook)
         else:
             culprit = raised.record if isinstance(raised, Culprit) else None
             needed = None if raws is None else raws[: len(taken)]
             outcome = await judge_bulk(dispatch, problem, taken, needed, culprit, ctx, unit)
         if not isinstance(outcome, GivenUp):
+            unit.roll_back((0, 0))
             if raws is not None:
                 for record, raw in zip(records, raws, strict=True):
                     restore_raw(record, raw)
@@ -156,6 +159,7 @@ async def _each(dispatch: Dispatch, part: _Part, ctx: Context, unit: Unit) -> No
                 unit.roll_back((0, 0))
                 raise _Stop(fatal) from fatal
             if isinstance(outcome, Failing):
+                unit.roll_back(mark)
                 restore_raw(record, raw)
                 part.taken, part.failing = records[: number - 1], outcome
                 break

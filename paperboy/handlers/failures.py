@@ -1,6 +1,7 @@
 """A message has failed: what becomes of it."""
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from paperboy.brokers.protocol import Headers, Record
@@ -95,15 +96,14 @@ async def judge(
         hook: the one to be asked, if the user has overridden it: for a bulk of one, its own.
 
     Returns:
-        How it is handled again, or how it was given up: what error hooks have written and sent, the dead letter
-        included, is then part of the message, and stays.
+        How it is handled again: what an error hook has written and sent is to be taken back. Or how it was given up:
+        that is then part of the message, the dead letter included, and stays.
 
     Raises:
         Exception: what stops the engine.
     """
     policy = dispatch.policy
     failing = _so_far(taken, unit, problem)
-    failing.is_paused = False
     if isinstance(problem, Verdict):
         failing.attempts += 1
         return await _obey(problem, dispatch, failing, original, raw, unit)
@@ -149,7 +149,6 @@ async def judge_bulk(
     """
     policy, first, last = dispatch.policy, records[0], records[-1]
     failing = _so_far(first, unit, problem)
-    failing.is_paused = False
     if isinstance(problem, Verdict):
         failing.attempts += 1
         return await _obey_for_all(problem, dispatch, failing, records, raws, unit)
@@ -202,13 +201,12 @@ def noted(error: Exception, first: Record, last: Record | None = None) -> Except
 
 
 def _so_far(taken: Record, unit: Unit, problem: Exception | Verdict) -> Failing:
-    """With what is known of earlier attempts."""
+    """With what is known of earlier attempts. Those stay as they are: error hooks may ask, and this one may be void."""
     error = problem.error if isinstance(problem, Verdict) else cause_of(problem)
     failing = unit.failing
     if failing is None or failing.offset != taken.offset:
         return Failing(taken.offset, taken.offset, taken, 0, unit.now_ms(), error)
-    failing.error = error
-    return failing
+    return replace(failing, error=error, is_paused=False)
 
 
 def _again(failing: Failing, delay_sec: float) -> Failing:
@@ -322,7 +320,7 @@ async def _put_with_the_dead(
         unwritable.add_note(f"It was to be put with the dead letters in {topic!r}, because of: {failing.error!r}")
         if settings.unwritable == "stop":
             raise noted(unwritable, failing.record) from failing.error
-        unit.roll_back((0, 0))
+        unit.forget(topic)
         failing.attempts -= 1
         failing.error = unwritable
         return _again(failing, _UNWRITABLE_WAIT_SEC)
@@ -370,12 +368,15 @@ async def _sent(topic: str, failed: FailedRecord, original: Record, raw: Raw, ti
     """Send it with the message, if its topic takes it; else nothing of it is left."""
     key, value, headers = raw
     mark = unit.mark()
+    in_hand, unit.message = unit.message, None  # the time limit is that of hooks
     try:
         unit.send(topic, value, key, failed.headers(headers), original.partition, timestamp_ms)
         await unit.settle(mark[1])
     except BaseException:
         unit.roll_back(mark)
         raise
+    finally:
+        unit.message = in_hand
 
 
 def _needs_policy(dispatch: "Dispatch", verdict: Verdict) -> Exception:

@@ -61,6 +61,7 @@ async def one_by_one(dispatch: Dispatch, records: list[Record], start: int, unit
                 raw = key, value, headers
                 outcome = await judge(dispatch, problem, records[index], message, record, raw, ctx, unit)
                 if isinstance(outcome, Failing):
+                    unit.roll_back((0, 0))
                     restore_raw(record, raw)
                     unit.failing = outcome
                     unit.message = None

@@ -47,6 +47,10 @@ class Unit(Sender, Protocol):
         """Check the sends from number `start` on against their topics; what this raises fails the message."""
         ...
 
+    def forget(self, topic: str) -> None:
+        """What is known of this topic may have changed: it is looked at again before the next send."""
+        ...
+
     def accept(self) -> None:
         """The message has finished: its writes stay, its sends go to the outbox."""
         ...

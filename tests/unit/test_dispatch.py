@@ -74,6 +74,8 @@ class Task:
             if topic not in self.topics:
                 raise TopicNotFound(f"no {topic}")
 
+    def forget(self, topic: str) -> None: ...
+
     def accept(self) -> None:
         self.undo.clear()
         self.sent += [send[1] for send in self.pending]
