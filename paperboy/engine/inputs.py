@@ -134,6 +134,6 @@ def _held_until(source: Source, now: float, now_ms: int) -> float | None:
         if failed is not None and failed.due_ms is not None and failed.due_ms > now_ms:
             return now + (failed.due_ms - now_ms) / 1000
     breaker = source.dispatch.breaker
-    if breaker is not None and not breaker.may_begin():
+    if source.is_paused and breaker is not None:
         return math.inf if breaker.opens_at is None else breaker.opens_at
     return None

@@ -1,8 +1,8 @@
 """The messages of one task that are handled at the same time."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 from paperboy.brokers.protocol import TopicPartition
@@ -128,12 +128,6 @@ class _Track:
         return len(self.idle) > 0 or len(self.lanes) < self.concurrency
 
     @property
-    def is_paused(self) -> bool:
-        """Whether the circuit breaker lets none begin."""
-        breaker = self.source.dispatch.breaker
-        return breaker is not None and not breaker.may_begin()
-
-    @property
     def wants_more(self) -> bool:
         """Whether lanes may run idle soon, and the window takes more."""
         concurrency = self.concurrency
@@ -186,6 +180,7 @@ class Lanes:
         self._ended = asyncio.Event()
         """Set whenever a message has ended."""
         self._ending = False
+        self._held = False
         self._one_alone = asyncio.Lock()
         self._alone = False
         self._parked = 0
@@ -228,6 +223,21 @@ class Lanes:
         self._call(track)
         return fed
 
+    def let_pass(self, source: Source) -> bool:
+        """Whether a record of another partition may be handled outside, though not everything has finished: what is
+        left waits to be handled again, or behind that."""
+        return not self.in_flight and not self._may_begin() and not self.has(source)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Nothing begins meanwhile."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+            self.call_all()
+
     def cut(self) -> None:
         """Give back to the partitions what has not begun, so that nothing is left but what has to finish soon."""
         for track in self._tracks.values():
@@ -269,7 +279,7 @@ class Lanes:
 
     def _may_begin(self) -> bool:
         """Whether anything that was taken could begin."""
-        return any(track.window.ready and not track.is_paused for track in self._tracks.values())
+        return any(track.window.ready and not track.source.is_paused for track in self._tracks.values())
 
     # One lane.
 
@@ -297,20 +307,20 @@ class Lanes:
             finally:
                 self.in_flight -= 1
                 lane.end()
-                if outcome is Attempt.FINISHED:
-                    self._finish(track, taken)
-                elif isinstance(outcome, Failing):
+                if isinstance(outcome, Failing):
                     self._wait(track, taken, outcome, lane)
+                elif outcome is not None:
+                    self._finish(track, taken)
                 if probe is not None:
                     probe.probed(outcome is Attempt.FINISHED)
                 self._ended.set()
 
     def _next(self, track: _Track) -> Taken | None:
         """The next message, unless nothing may begin now: then lanes are called when something may."""
-        if not track.window.ready or self._alone or self.failure is not None:
+        if not track.window.ready or self._alone or self._held or self.failure is not None:
             return None
         now = self._loop.time()
-        if track.is_paused:
+        if track.source.is_paused:
             self._wait_for_breaker(track)
             return None
         if self._turn_ends is None:
@@ -340,10 +350,13 @@ class Lanes:
 
     def _wait(self, track: _Track, taken: Taken, failing: Failing, lane: Lane) -> None:
         """It has failed and is to be handled again: its key waits, and the lane goes on with another."""
+        if self._ending:  # whatever made of its cancellation something else
+            return
         lane.waits(failing)
         taken.failing = failing
         track.source.waiting += 1
         track.waiting[taken] = self._loop.call_at(failing.due, self._again, track, taken)
+        self._wake()
 
     def _again(self, track: _Track, taken: Taken) -> None:
         del track.waiting[taken]

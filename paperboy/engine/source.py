@@ -98,6 +98,12 @@ class Source:
         return head is not None and isolated is not None and isolated[0] <= head.offset < isolated[1]
 
     @property
+    def is_paused(self) -> bool:
+        """Whether its handler's circuit breaker lets nothing begin."""
+        breaker = self.dispatch.breaker
+        return breaker is not None and not breaker.may_begin()
+
+    @property
     def head(self) -> Record | None:
         """The first record that was fetched and not taken, held back or not."""
         return self._chunks[0][self._taken] if self._chunks else None

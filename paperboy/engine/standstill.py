@@ -55,9 +55,9 @@ class Standstill:
 
 
 def has_something(source: Source) -> bool:
-    """Whether records are known to lie before it that are not held back: by a step, or because one waits to be handled
-    again."""
-    if source.end_offset is None or source.held_until is not None or source.waiting:
+    """Whether records are known to lie before it that are not held back: by a step, by a circuit breaker, or because
+    one waits to be handled again."""
+    if source.end_offset is None or source.held_until is not None or source.waiting or source.is_paused:
         return False
     until = source.end_offset if source.limit is None else min(source.limit, source.end_offset)
     return source.position < until

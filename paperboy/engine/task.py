@@ -298,14 +298,23 @@ class Task:
             await self._rest()
         elif self._goes_to_lanes(chosen):
             await self._feed_lanes(chosen)
-        elif not self._lanes.is_empty:
-            await self._make_way(chosen)
-        elif chosen.dispatch.breaker is not None and not chosen.dispatch.breaker.is_closed:
-            await self._probe(chosen, chosen.dispatch.breaker)
-        elif self._goes_singly(chosen):
-            await self._handle_singly(chosen)
+        elif self._lanes.is_empty:
+            await self._handle(chosen)
+        elif self._lanes.let_pass(chosen):
+            with self._lanes.held():
+                await self._handle(chosen)
         else:
-            await self._handle_bulk(chosen)
+            await self._make_way(chosen)
+
+    async def _handle(self, source: Source) -> None:
+        """Here, where one message is handled after another."""
+        breaker = source.dispatch.breaker
+        if breaker is not None and not breaker.is_closed:
+            await self._probe(source, breaker)
+        elif self._goes_singly(source):
+            await self._handle_singly(source)
+        else:
+            await self._handle_bulk(source)
 
     def _next_source(self) -> Source | None:
         now = self._loop.time()
@@ -366,9 +375,10 @@ class Task:
                 counters.handled += done - begun
                 if done:
                     source.position = records[done - 1].offset + 1
-            if self._failed_at(source, records, done) or work.has_to_stop():
-                break
+            failed = self._failed_at(source, records, done)
             await self._turn()
+            if failed or work.has_to_stop() or source.is_paused:
+                break
         if done < len(records):
             source.give_back(records[done:])
         self._wiring.room()
@@ -425,7 +435,8 @@ class Task:
             await self._sleep()
 
     async def _make_way(self, source: Source) -> None:
-        """This partition's turn comes when the lanes are empty. In bulk mode, what they have not begun is its own."""
+        """This partition's turn comes when the lanes are empty, or let it pass. In bulk mode, what they have not begun is
+        its own."""
         if self._lanes.has(source):
             self._lanes.cut()
         if not self._lanes.is_empty:

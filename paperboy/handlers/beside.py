@@ -18,6 +18,7 @@ class Attempt(Enum):
     """How an attempt ended that did not fail."""
 
     FINISHED = auto()
+    GIVEN_UP = auto()
     LOST = auto()
     """Against a message beside it: it is to be handled again, and nothing of it is left."""
 
@@ -82,9 +83,10 @@ async def attempt(dispatch: Dispatch, record: Record, unit: UnitBeside) -> Attem
         unit.accept()
     finally:
         unit.message = None
-    if given_up is not None:
-        unit.gave_up(given_up)
-    return Attempt.FINISHED
+    if given_up is None:
+        return Attempt.FINISHED
+    unit.gave_up(given_up)
+    return Attempt.GIVEN_UP
 
 
 def _check_conflict(dispatch: Dispatch, unit: UnitBeside) -> None:

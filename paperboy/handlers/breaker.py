@@ -15,7 +15,8 @@ class Breaker:
     """The state of one handler's `CircuitBreaker`, shared by this worker's tasks.
 
     Closed, it counts failures. Open, nothing begins until its pause is over; then one message, the probe, may begin:
-    if that finishes, it closes; if it fails, or is given up, the pause begins again.
+    if that finishes, it closes; if it fails with what counts, the pause begins again; if it fails otherwise, or is
+    given up, the next message is the probe.
 
     Args:
         handler: its name, for the log.

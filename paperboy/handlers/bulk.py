@@ -35,7 +35,7 @@ async def in_bulk(dispatch: Dispatch, records: list[Record], unit: Unit) -> int:
     is_one, fetched = len(records) == 1, records
     if dispatch.present is not None:
         records = [dispatch.present(record) for record in records]
-    raws = [raw_of(record) for record in records] if is_one or dispatch.policy.keeps_bytes else None
+    raws = [raw_of(record) for record in records] if is_one or dispatch.keeps_bytes else None
     unit.message = ctx = Context()
     ctx.unit = unit
     ctx.record = records[0]
@@ -69,6 +69,9 @@ async def in_bulk(dispatch: Dispatch, records: list[Record], unit: Unit) -> int:
             culprit = raised.record if isinstance(raised, Culprit) else None
             needed = None if raws is None else raws[: len(taken)]
             outcome = await judge_bulk(dispatch, problem, taken, needed, culprit, ctx, unit)
+            if isinstance(outcome, GivenUp) and part.given_up and raws is not None:
+                # Those were given up by themselves, and their dead letters are taken back with the bulk.
+                outcome = taken[0].offset, taken[-1].offset + 1
         if not isinstance(outcome, GivenUp):
             unit.roll_back((0, 0))
             if raws is not None:
@@ -77,7 +80,7 @@ async def in_bulk(dispatch: Dispatch, records: list[Record], unit: Unit) -> int:
             unit.failing, unit.isolated = (outcome, None) if isinstance(outcome, Failing) else (None, outcome)
             unit.message = None
             return 0
-        part.given_up, part.failing = [outcome], None
+        part.given_up = [outcome]
     if fatal is not None:
         raise fatal
     for given_up in part.given_up:

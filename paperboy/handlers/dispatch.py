@@ -103,6 +103,11 @@ class Dispatch:
         return self.on_bulk is not None or (self.on_finished is not None and self.concurrency == 1)
 
     @property
+    def keeps_bytes(self) -> bool:
+        """Whether a bulk has to keep the bytes of its records until it has finished."""
+        return self.policy.goes_on or self.breaker is not None
+
+    @property
     def bulk_error_hook(self) -> Literal["on_bulk_error", "on_error"] | None:
         """Which hook answers for a bulk that failed; None where none does.
 

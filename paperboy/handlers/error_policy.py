@@ -212,8 +212,8 @@ class ErrorPolicy:
     """With neither, or when they are used up: whether the engine stops, or the message is passed over."""
 
     @property
-    def keeps_bytes(self) -> bool:
-        """Whether a bulk has to keep the bytes of its records until it has finished."""
+    def goes_on(self) -> bool:
+        """Whether anything else than the end of the engine may become of a failed message."""
         return self.retry is not None or self.dead_letter is not None or not self.stops
 
 

@@ -157,7 +157,7 @@ async def judge_bulk(
         failing.is_paused = True
         return _again(failing, pause_sec)
     hook = dispatch.bulk_error_hook
-    if raws is not None and culprit is not None and hook is None:
+    if policy.goes_on and culprit is not None and hook is None:
         return _alone(culprit, records)
     failing.attempts += 1
     retry = policy.retry
@@ -175,7 +175,7 @@ async def judge_bulk(
             return GivenUp(Fate.SKIPPED, problem, first, len(records), failing.attempts)
         assert raws is not None
         return await _give_up_all(dispatch, failing, records, raws, unit)
-    if raws is None:
+    if not policy.goes_on:
         raise noted(problem, first, last)
     return first.offset, last.offset + 1
 
