@@ -12,6 +12,8 @@ _HEADERS_BYTES = 16 * 1024
 _LEAST_RETENTION_MS = 7 * 24 * 3600 * 1000
 """How long messages that wait are kept, beyond their delay: a group that was away for so long loses none."""
 
+_TIMESTAMP_LIMITS = ("message.timestamp.after.max.ms", "message.timestamp.before.max.ms")
+
 
 def retry_specs(dispatches: Mapping[str, Dispatch], sources: Mapping[str, TopicDescription]) -> dict[str, TopicSpec]:
     """The topics, by name, out of which messages come again.
@@ -33,7 +35,7 @@ def dead_letter_specs(
     dispatches: Mapping[str, Dispatch], sources: Mapping[str, TopicDescription]
 ) -> dict[str, TopicSpec]:
     """The topics, by name, into which messages are put that are given up: with as many partitions as the largest of
-    their sources. Arguments as for `retry_specs`.
+    their sources, and room for the largest message of any. Arguments as for `retry_specs`.
 
     Raises:
         ConfigurationError: one is consumed by the engine itself.
@@ -50,36 +52,69 @@ def dead_letter_specs(
                 f"Dead letters of topic {name!r} go to {topic!r} and come back to it, for this engine consumes them:"
                 " set dead_letter = False on the handler that reads dead letters."
             )
-        before = specs.get(topic)
-        partitions = source.partitions if before is None else max(before.partitions, source.partitions)
-        specs[topic] = TopicSpec(topic, partitions, config={**_config(source, -1), **settings.config})
+        # A message keeps its timestamp: what its source took of times to come, and of the past, is taken here.
+        limits = {limit: source.config[limit] for limit in _TIMESTAMP_LIMITS if limit in source.config}
+        config = {**_config(source, -1), **limits}
+        partitions = source.partitions
+        if topic in specs:
+            before = specs[topic]
+            partitions = max(before.partitions, partitions)
+            for limit in ("max.message.bytes", *limits):
+                config[limit] = str(max(int(config[limit]), int(before.config.get(limit, 0))))
+        specs[topic] = TopicSpec(topic, partitions, config={**config, **settings.config})
     return specs
 
 
-def check_failure_topics(specs: Iterable[TopicSpec], found: Mapping[str, TopicDescription], what: str) -> None:
-    """Whether those that exist can take what is put into them, in the partition it came from.
+def check_retry_topics(specs: Iterable[TopicSpec], found: Mapping[str, TopicDescription]) -> None:
+    """Whether those that exist have the partitions of their sources: each is part of the same task.
 
-    Args:
-        what: "retry topic" or "dead letter topic".
+    Raises:
+        ConfigurationError: one has more or fewer, or is compacted.
+    """
+    for spec in specs:
+        topic = found.get(spec.name)
+        if topic is not None and topic.partitions != spec.partitions:
+            raise ConfigurationError(
+                f"The retry topic {spec.name!r} has {topic.partitions} partitions, but its source has"
+                f" {spec.partitions}, and a message keeps its partition: give it as many."
+            )
+        _check_not_compacted("retry topic", topic)
+
+
+def check_dead_letter_topics(specs: Iterable[TopicSpec], found: Mapping[str, TopicDescription]) -> None:
+    """Whether those that exist can take what is put into them, in the partition it came from.
 
     Raises:
         ConfigurationError: one has too few partitions, or is compacted.
     """
     for spec in specs:
         topic = found.get(spec.name)
-        if topic is None:
-            continue
-        if topic.partitions < spec.partitions:
+        if topic is not None and topic.partitions < spec.partitions:
             raise ConfigurationError(
-                f"The {what} {spec.name!r} has {topic.partitions} partitions, but its source has {spec.partitions}, and"
-                " a message keeps its partition: give it as many."
+                f"The dead letter topic {spec.name!r} has {topic.partitions} partitions, but its source has"
+                f" {spec.partitions}, and a message keeps its partition: give it as many."
             )
-        policy = topic.config.get("cleanup.policy", "delete")
-        if "compact" in policy:
-            raise ConfigurationError(
-                f"The {what} {spec.name!r} has cleanup.policy={policy!r}, with which messages of one key would be lost:"
-                " set it to 'delete'."
-            )
+        _check_not_compacted("dead letter topic", topic)
+
+
+def failure_topic_names(dispatches: Mapping[str, Dispatch]) -> list[str]:
+    """All of these topics, sorted; known before their sources are."""
+    names = set()
+    for topic, dispatch in dispatches.items():
+        if dispatch.retries_of is not None:
+            names.add(topic)
+        elif dispatch.policy.dead_letter is not None:
+            names.add(dispatch.policy.dead_letter.topic_for(topic))
+    return sorted(names)
+
+
+def _check_not_compacted(what: str, topic: TopicDescription | None) -> None:
+    policy = "delete" if topic is None else topic.config.get("cleanup.policy", "delete")
+    if topic is not None and "compact" in policy:
+        raise ConfigurationError(
+            f"The {what} {topic.name!r} has cleanup.policy={policy!r}, with which messages of one key would be lost:"
+            " set it to 'delete'."
+        )
 
 
 def _ways(topic: str, dispatches: Mapping[str, Dispatch]) -> list[str]:

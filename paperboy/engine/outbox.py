@@ -115,7 +115,8 @@ def check_bytes(topic: str, key: object, value: object) -> None:
 
 
 def checked_headers(topic: str, headers: Headers) -> Headers:
-    """The headers as they go out; they may come from an iterator.
+    """The headers as they go out; they may come from an iterator. A header without a value, as other clients write
+    them, is one.
 
     Raises:
         SerializationError: one is not a pair of str and bytes.
@@ -139,11 +140,11 @@ def _is_header(pair: Any) -> bool:
         name.encode()
     except (TypeError, ValueError, AttributeError):
         return False
-    return type(name) is str and type(data) is bytes
+    return type(name) is str and (data is None or type(data) is bytes)
 
 
 def _headers_size(headers: Headers) -> int:
-    return sum(len(name.encode()) + len(data) + 10 for name, data in headers) if headers else 0
+    return sum(len(name.encode()) + len(data or b"") + 10 for name, data in headers) if headers else 0
 
 
 class Outbox:

@@ -5,7 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from paperboy.brokers.protocol import Broker, TopicDescription, TopicPartition, TopicSpec
-from paperboy.engine.failure_topics import check_failure_topics, dead_letter_specs, retry_specs
+from paperboy.engine.failure_topics import (
+    check_dead_letter_topics,
+    check_retry_topics,
+    dead_letter_specs,
+    failure_topic_names,
+    retry_specs,
+)
 from paperboy.engine.options import Options
 from paperboy.engine.topology import (
     TopicGroup,
@@ -71,8 +77,8 @@ async def prepare(
         broker, options, [table for table in global_tables.values() if table.topic not in ours]
     )
     sources = sorted(name for name, dispatch in dispatches.items() if dispatch.retries_of is None)
-    inputs = await _input_topics(broker, options, sources, tables)
-    inputs = {**inputs, **await _failure_topics(broker, options, dispatches, inputs)}
+    inputs = await _input_topics(broker, options, sources, dispatches, tables)
+    inputs = {**inputs, **await _failure_topics(broker, options, dispatches, inputs, tables)}
     specs = {}
     for group in groups:
         count = partition_count(group, inputs)
@@ -116,7 +122,11 @@ async def _global_topics(
 
 
 async def _input_topics(
-    broker: Broker, options: Options, names: Sequence[str], tables: Mapping[str, Table]
+    broker: Broker,
+    options: Options,
+    names: Sequence[str],
+    dispatches: Mapping[str, Dispatch],
+    tables: Mapping[str, Table],
 ) -> dict[str, TopicDescription]:
     found = await broker.describe_topics(names)
     absent = [name for name in names if name not in found]
@@ -128,13 +138,17 @@ async def _input_topics(
         raise ConfigurationError(
             f"Topic{'s' if len(absent) > 1 else ''} {listed} to consume: not found on {broker.name};"
             f" create {'them' if len(absent) > 1 else 'it'}, or correct the name."
-            + await _missing_beside(broker, options, tables)
+            + await _missing_beside(broker, options, dispatches, tables)
         )
     return found
 
 
 async def _failure_topics(
-    broker: Broker, options: Options, dispatches: Mapping[str, Dispatch], sources: Mapping[str, TopicDescription]
+    broker: Broker,
+    options: Options,
+    dispatches: Mapping[str, Dispatch],
+    sources: Mapping[str, TopicDescription],
+    tables: Mapping[str, Table],
 ) -> dict[str, TopicDescription]:
     """The retry topics, by name; those and the dead letter topics that were missing are created."""
     retries = retry_specs(dispatches, sources)
@@ -149,9 +163,10 @@ async def _failure_topics(
     if missing and options.create_topics == "never":
         raise ConfigurationError(
             f"create_topics='never', and on {broker.name} these topics are missing: {missing_topics(missing)}."
+            + await _missing_beside(broker, options, {}, tables)
         )
-    check_failure_topics(retries.values(), found, "retry topic")
-    check_failure_topics(dead.values(), found, "dead letter topic")
+    check_retry_topics(retries.values(), found)
+    check_dead_letter_topics(dead.values(), found)
     for spec in dead.values():
         if spec.name in found and found[spec.name].config.get("retention.ms", "-1") != "-1":
             _log.warning(
@@ -164,17 +179,21 @@ async def _failure_topics(
     return await broker.describe_topics(list(retries)) if retries else {}
 
 
-async def _missing_beside(broker: Broker, options: Options, tables: Mapping[str, Table]) -> str:
-    """Who creates topics by hand wants to hear of all at once."""
+async def _missing_beside(
+    broker: Broker, options: Options, dispatches: Mapping[str, Dispatch], tables: Mapping[str, Table]
+) -> str:
+    """Who creates topics by hand wants to hear of all at once: those for messages that fail, and changelogs."""
     if options.create_topics == "auto":
         return ""
-    names = [changelog_topic(table, options.group_id) for table in tables.values()]
-    existing = await broker.describe_topics(names)
-    missing = [
-        changelog_spec(table, options.group_id, table.changelog_topic_num_partitions or 0)
-        for table in tables.values()
-        if changelog_topic(table, options.group_id) not in existing
+    specs = [
+        *(TopicSpec(name, 0, config={"cleanup.policy": "delete"}) for name in failure_topic_names(dispatches)),
+        *(
+            changelog_spec(table, options.group_id, table.changelog_topic_num_partitions or 0)
+            for table in tables.values()
+        ),
     ]
+    existing = await broker.describe_topics([spec.name for spec in specs])
+    missing = [spec for spec in specs if spec.name not in existing]
     if not missing:
         return ""
     return f" With create_topics='never' these are missing as well: {missing_topics(missing)}."

@@ -435,8 +435,7 @@ class Task:
             await self._sleep()
 
     async def _make_way(self, source: Source) -> None:
-        """This partition's turn comes when the lanes are empty, or let it pass. In bulk mode, what they have not begun is
-        its own."""
+        """Its turn comes when the lanes are empty or let it pass. In bulk mode, what they have not begun is its own."""
         if self._lanes.has(source):
             self._lanes.cut()
         if not self._lanes.is_empty:

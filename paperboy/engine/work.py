@@ -8,6 +8,7 @@ from paperboy.brokers.protocol import Headers, Record
 from paperboy.clock import Clock
 from paperboy.engine.outbox import Outbox, Send, Topics, check_bytes, check_sendable, checked_headers
 from paperboy.engine.status import Counters
+from paperboy.handlers.failed_record import shown
 from paperboy.handlers.outcome import Failing, Fate, GivenUp
 from paperboy.handlers.time_limit import TimeLimit
 from paperboy.log import get_logger
@@ -132,7 +133,7 @@ class Work:
             offset=record.offset,
             attempts=failing.attempts,
             seconds=round(failing.delay_sec, 3),
-            error=repr(failing.error),
+            error=shown(failing.error),
         )
 
     def gave_up(self, given_up: GivenUp) -> None:
@@ -155,6 +156,6 @@ class Work:
             records=given_up.records,
             attempts=given_up.attempts,
             **({} if given_up.topic is None else {"to": given_up.topic}),
-            error=repr(given_up.error),
+            error=shown(given_up.error),
             exc_info=given_up.error,
         )

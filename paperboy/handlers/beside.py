@@ -1,6 +1,5 @@
 """A message handled while others are handled beside it."""
 
-import asyncio
 from enum import Enum, auto
 
 from paperboy.brokers.protocol import ConsumerRecord, Record
@@ -8,10 +7,9 @@ from paperboy.errors import TableError
 from paperboy.handlers.bulk import whole_bulk
 from paperboy.handlers.context import Context
 from paperboy.handlers.dispatch import Dispatch
-from paperboy.handlers.failures import failure_of, judge, noted, raw_of
+from paperboy.handlers.failures import RAISED, failure_of, judge, noted, raw_of
 from paperboy.handlers.outcome import Failing, GivenUp
 from paperboy.handlers.unit import UnitBeside
-from paperboy.handlers.verdict import Verdict
 
 
 class Attempt(Enum):
@@ -63,7 +61,7 @@ async def attempt(dispatch: Dispatch, record: Record, unit: UnitBeside) -> Attem
             if unit.pending:
                 await unit.settle(0)
             _check_conflict(dispatch, unit)
-        except (Exception, asyncio.CancelledError, Verdict) as raised:
+        except RAISED as raised:
             problem = failure_of(raised, unit, record)
             if dispatch.reruns and unit.conflict() is not None:  # it may have failed over what it read
                 return Attempt.LOST
@@ -113,5 +111,5 @@ def _copied(record: Record) -> Record:
         record.checksum,
         record.serialized_key_size,
         record.serialized_value_size,
-        record.headers,
+        record.headers[:],
     )

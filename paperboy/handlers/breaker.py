@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from paperboy.durations import seconds
 from paperboy.handlers.error_policy import CircuitBreaker
+from paperboy.handlers.failed_record import shown
 from paperboy.log import get_logger
 
 _log = get_logger("paperboy.task")
@@ -94,5 +95,5 @@ class Breaker:
             handler=self._handler,
             seconds=self._pause_sec,
             failures=len(self._failures),
-            error=repr(error),
+            error=shown(error),
         )

@@ -9,6 +9,7 @@ from paperboy.errors import BulkError, DeserializationError, PaperboyError
 from paperboy.handlers.context import BulkPart, Context
 from paperboy.handlers.dispatch import Dispatch
 from paperboy.handlers.failures import (
+    RAISED,
     Raw,
     failure_of,
     judge,
@@ -18,7 +19,6 @@ from paperboy.handlers.failures import (
 )
 from paperboy.handlers.outcome import Culprit, Failing, GivenUp
 from paperboy.handlers.unit import Unit
-from paperboy.handlers.verdict import Verdict
 
 
 async def in_bulk(dispatch: Dispatch, records: list[Record], unit: Unit) -> int:
@@ -57,7 +57,7 @@ async def in_bulk(dispatch: Dispatch, records: list[Record], unit: Unit) -> int:
             await unit.settle(0)
     except _Stop as stop:
         fatal = stop.error
-    except (Exception, asyncio.CancelledError, Verdict) as raised:
+    except RAISED as raised:
         taken = part.taken
         problem = failure_of(raised, unit, taken[0])
         unit.roll_back((0, 0))
@@ -132,11 +132,14 @@ class _Part:
 async def _each(dispatch: Dispatch, part: _Part, ctx: Context, unit: Unit) -> None:
     """A handler without ``on_bulk``: each message with a rollback of its own."""
     records, decode, receive = part.taken, dispatch.decode, dispatch.did_receive
+    copies_headers = dispatch.keeps_bytes
     clock = asyncio.get_running_loop().time
     deadline = clock() + unit.turn_sec
     for number, record in enumerate(records, 1):
         message, mark = record, unit.mark()
         key, value, headers = record.key, record.value, record.headers
+        if copies_headers:
+            headers = headers[:]
         ctx.record = record
         if unit.enter is not None:
             unit.message = ctx.part = BulkPart(unit, record)
@@ -152,7 +155,7 @@ async def _each(dispatch: Dispatch, part: _Part, ctx: Context, unit: Unit) -> No
             if len(unit.pending) > mark[1]:
                 await unit.settle(mark[1])
             part.finished.append(message)
-        except (Exception, asyncio.CancelledError, Verdict) as raised:
+        except RAISED as raised:
             problem = failure_of(raised, unit, record)
             unit.roll_back(mark)
             raw: Raw = (key, value, headers)

@@ -51,7 +51,7 @@ class Exponential:
         try:
             grown = seconds(self.base) * float(self.factor) ** (attempts - 1)
         except OverflowError:
-            grown = math.inf
+            grown = math.inf if seconds(self.base) else 0.0
         return min(grown, seconds(self.maximum)) * (1 - self.jitter * chance)
 
 
@@ -189,7 +189,7 @@ class CircuitBreaker:
     """The errors that count. Those that come from the message itself, because it cannot be decoded, never do."""
 
     def __post_init__(self) -> None:
-        if not _is_number(self.failures) or self.failures != int(self.failures) or self.failures < 1:
+        if type(self.failures) is not int or self.failures < 1:
             raise ConfigurationError(f"CircuitBreaker failures={self.failures!r} must be a whole number above 0.")
         for name in ("within", "pause"):
             if seconds(getattr(self, name)) <= 0:

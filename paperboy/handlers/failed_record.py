@@ -16,6 +16,8 @@ MOST_MESSAGE = 1_000
 MOST_STACK = 6_000
 """Characters of a stack that are kept: its end, where the error is."""
 
+_MOST_NUMBER = 2**63 - 1
+
 
 @dataclass(frozen=True, slots=True)
 class FailedRecord:
@@ -68,27 +70,27 @@ class FailedRecord:
 
 
 def read_failed(record: Record) -> FailedRecord | None:
-    """What our headers on this record say; None where there are none, or they are not whole."""
+    """What our headers on this record say; None where there are none, or they are not whole, or make no sense."""
     start = _first_of_ours(record)
     if start is None:
         return None
-    found = {name: data.decode(errors="replace") for name, data in record.headers[start:]}
+    found = {name: data.decode(errors="replace") for name, data in record.headers[start:] if data is not None}
     try:
         due = found.get("paperboy.due")
         return FailedRecord(
             topic=found["paperboy.topic"],
-            partition=int(found["paperboy.partition"]),
-            offset=int(found["paperboy.offset"]),
-            timestamp_ms=int(found["paperboy.timestamp"]),
+            partition=_number(found["paperboy.partition"]),
+            offset=_number(found["paperboy.offset"]),
+            timestamp_ms=_number(found["paperboy.timestamp"], least=-1),
             group=found["paperboy.group"],
             handler=found["paperboy.handler"],
             error_class=found["paperboy.error.class"],
             error=found["paperboy.error.message"],
             stack=found["paperboy.error.stack"],
-            attempts=int(found["paperboy.attempts"]),
-            first_ms=int(found["paperboy.first.failure"]),
-            last_ms=int(found["paperboy.last.failure"]),
-            due_ms=None if due is None else int(due),
+            attempts=_number(found["paperboy.attempts"], least=1),
+            first_ms=_number(found["paperboy.first.failure"]),
+            last_ms=_number(found["paperboy.last.failure"]),
+            due_ms=None if due is None else _number(due),
         )
     except (KeyError, ValueError):
         return None
@@ -99,13 +101,16 @@ def original_of(record: Record, topic: str) -> Record:
 
     Args:
         record: from a retry topic.
-        topic: of the message, where the record does not say so itself: somebody wrote it by hand.
+        topic: of the message. A record that does not say that it is of this topic was written by hand: it is a message
+            of its own.
     """
     failed = read_failed(record)
+    if failed is not None and failed.topic != topic:
+        failed = None
     start = _first_of_ours(record)
     return ConsumerRecord(
-        topic if failed is None else failed.topic,
-        record.partition if failed is None else failed.partition,
+        topic,
+        record.partition,
         record.offset if failed is None else failed.offset,
         record.timestamp if failed is None else failed.timestamp_ms,
         record.timestamp_type,
@@ -114,7 +119,7 @@ def original_of(record: Record, topic: str) -> Record:
         record.checksum,
         record.serialized_key_size,
         record.serialized_value_size,
-        record.headers if start is None else record.headers[:start],
+        record.headers[:start],
     )
 
 
@@ -131,10 +136,36 @@ def class_of(error: BaseException) -> str:
 
 def message_of(error: BaseException) -> str:
     """What it says; its class where it says nothing."""
-    return (str(error) or type(error).__qualname__)[:MOST_MESSAGE]
+    try:
+        said = str(error)
+    except Exception:  # noqa: BLE001 - the error's own, about which there is nothing more to say
+        said = ""
+    return (said or type(error).__qualname__)[:MOST_MESSAGE]
+
+
+def shown(error: BaseException) -> str:
+    """As ``repr`` shows it, for the log; its class where it cannot be shown."""
+    try:
+        return repr(error)
+    except Exception:  # noqa: BLE001 - as above
+        return class_of(error)
+
+
+def _number(text: str, least: int = 0) -> int:
+    """A whole number that a header can hold.
+
+    Raises:
+        ValueError: it is none.
+    """
+    number = int(text)
+    if not least <= number <= _MOST_NUMBER:
+        raise ValueError(text)
+    return number
 
 
 def _first_of_ours(record: Record) -> int | None:
     """Where our headers begin: the last time, where they stand there twice."""
+    if not record.headers:
+        return None
     names = [name for name, _ in record.headers]
     return len(names) - 1 - names[::-1].index(FIRST) if FIRST in names else None

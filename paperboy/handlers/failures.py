@@ -8,7 +8,7 @@ from paperboy.brokers.protocol import Headers, Record
 from paperboy.clock import chance
 from paperboy.errors import BrokerError, BulkError, PaperboyError, RecordTooLarge, StoreError
 from paperboy.handlers.context import Context
-from paperboy.handlers.failed_record import FailedRecord, class_of, message_of, read_failed, stack_of
+from paperboy.handlers.failed_record import FailedRecord, class_of, message_of, read_failed, shown, stack_of
 from paperboy.handlers.outcome import Culprit, Failing, Fate, GivenUp
 from paperboy.handlers.retry_topics import retry_topic
 from paperboy.handlers.unit import Unit
@@ -22,18 +22,22 @@ Raw = tuple[bytes | None, bytes | None, Headers]
 
 ErrorHook = Literal["on_error", "on_bulk_error"]
 
+RAISED = (Exception, asyncio.CancelledError, Verdict, BaseExceptionGroup)
+"""What hooks may raise that is for `failure_of` to look at."""
+
 _UNWRITABLE_WAIT_SEC = 10.0
 """How long a partition waits before it tries again to write a dead letter."""
 
 
 def raw_of(record: Record) -> Raw:
-    """What decoding, and perhaps a hook, will change of it."""
-    return record.key, record.value, record.headers
+    """What decoding, and perhaps a hook, will change of it: the headers may be a list."""
+    return record.key, record.value, record.headers[:]
 
 
 def restore_raw(record: Record, raw: Raw) -> None:
     """As it was fetched: to be handled again."""
-    record.key, record.value, record.headers = raw
+    key, value, headers = raw
+    record.key, record.value, record.headers = key, value, headers[:]
 
 
 def failure_of(raised: BaseException, unit: Unit, record: Record) -> Exception | Verdict:
@@ -49,6 +53,8 @@ def failure_of(raised: BaseException, unit: Unit, record: Record) -> Exception |
         return overrun
     if isinstance(raised, Culprit):
         raised = raised.error
+    if isinstance(raised, BaseExceptionGroup):
+        raised = _verdict_in(raised) or raised
     if isinstance(raised, StoreError):
         raise raised
     if isinstance(raised, Verdict):
@@ -56,6 +62,8 @@ def failure_of(raised: BaseException, unit: Unit, record: Record) -> Exception |
         return raised
     if isinstance(raised, Exception):
         return raised
+    if not isinstance(raised, asyncio.CancelledError):
+        raise raised
     task = asyncio.current_task()
     if task is None or task.cancelling():
         raise raised
@@ -64,6 +72,15 @@ def failure_of(raised: BaseException, unit: Unit, record: Record) -> Exception |
     )
     error.__cause__ = raised
     return error
+
+
+def _verdict_in(group: BaseExceptionGroup[BaseException]) -> Verdict | None:
+    """What a hook's ``asyncio.TaskGroup`` makes of a verdict in one of its tasks."""
+    for error in group.exceptions:
+        found = _verdict_in(error) if isinstance(error, BaseExceptionGroup) else error
+        if isinstance(found, Verdict):
+            return found
+    return None
 
 
 def failed_before(record: Record) -> Failing | None:
@@ -231,7 +248,7 @@ async def _ask(
     mark = unit.mark()
     try:
         answer = await hook(error, given, ctx)
-    except (Exception, asyncio.CancelledError, Verdict) as raised:
+    except RAISED as raised:
         answer = failure_of(raised, unit, first)
         if isinstance(answer, Verdict):
             unit.roll_back(mark)
@@ -312,12 +329,9 @@ async def _put_with_the_dead(
     topic = settings.topic_for(original.topic)
     failed = _failed_record(dispatch, failing, original, unit)
     try:
-        try:
-            await _sent(topic, failed, original, raw, original.timestamp, unit)
-        except RecordTooLarge:
-            await _sent(topic, failed.without_stack(), original, raw, original.timestamp, unit)
+        await _sent(topic, failed, original, raw, original.timestamp, unit)
     except BrokerError as unwritable:
-        unwritable.add_note(f"It was to be put with the dead letters in {topic!r}, because of: {failing.error!r}")
+        unwritable.add_note(f"It was to be put with the dead letters in {topic!r}, because of: {shown(failing.error)}")
         if settings.unwritable == "stop":
             raise noted(unwritable, failing.record) from failing.error
         unit.forget(topic)
@@ -339,7 +353,7 @@ async def _put_to_wait(
     try:
         await _sent(topic, failed, original, raw, now_ms, unit)
     except BrokerError as error:
-        error.add_note(f"It was to wait in {topic!r}, because of: {failing.error!r}")
+        error.add_note(f"It was to wait in {topic!r}, because of: {shown(failing.error)}")
         raise noted(error, failing.record) from failing.error
     return GivenUp(Fate.RETRY_TOPIC, failing.error, failing.record, attempts=failing.attempts, topic=topic)
 
@@ -365,13 +379,18 @@ def _failed_record(
 
 
 async def _sent(topic: str, failed: FailedRecord, original: Record, raw: Raw, timestamp_ms: int, unit: Unit) -> None:
-    """Send it with the message, if its topic takes it; else nothing of it is left."""
+    """Send it with the message, if its topic takes it, at least without the stack; else nothing of it is left."""
     key, value, headers = raw
     mark = unit.mark()
     in_hand, unit.message = unit.message, None  # the time limit is that of hooks
     try:
-        unit.send(topic, value, key, failed.headers(headers), original.partition, timestamp_ms)
-        await unit.settle(mark[1])
+        try:
+            unit.send(topic, value, key, failed.headers(headers), original.partition, timestamp_ms)
+            await unit.settle(mark[1])
+        except RecordTooLarge:
+            unit.roll_back(mark)
+            unit.send(topic, value, key, failed.without_stack().headers(headers), original.partition, timestamp_ms)
+            await unit.settle(mark[1])
     except BaseException:
         unit.roll_back(mark)
         raise

@@ -6,10 +6,9 @@ from paperboy.brokers.protocol import Record
 from paperboy.handlers.bulk import in_bulk
 from paperboy.handlers.context import Context
 from paperboy.handlers.dispatch import Dispatch
-from paperboy.handlers.failures import failure_of, judge, restore_raw
+from paperboy.handlers.failures import RAISED, failure_of, judge, restore_raw
 from paperboy.handlers.outcome import Failing
 from paperboy.handlers.unit import Unit
-from paperboy.handlers.verdict import Verdict
 
 
 async def one_by_one(dispatch: Dispatch, records: list[Record], start: int, unit: Unit) -> int:
@@ -28,13 +27,15 @@ async def one_by_one(dispatch: Dispatch, records: list[Record], start: int, unit
     define, receive, finished = dispatch.define_context, dispatch.did_receive, dispatch.on_finished
     on_message, on_tombstone, enter = dispatch.on_message, dispatch.on_tombstone, unit.enter
     decode, present, received = dispatch.decode, dispatch.present, dispatch.received
-    undo, pending = unit.undo, unit.pending
+    undo, pending, copies_headers = unit.undo, unit.pending, dispatch.keeps_bytes
     clock = asyncio.get_running_loop().time
     index = start
     try:
         for index in range(start, len(records)):
             record = message = records[index] if present is None else present(records[index])
             key, value, headers = record.key, record.value, record.headers
+            if copies_headers:
+                headers = headers[:]
             unit.message = ctx = Context()
             ctx.unit = unit
             ctx.record = record
@@ -55,7 +56,7 @@ async def one_by_one(dispatch: Dispatch, records: list[Record], start: int, unit
                     await finished(message, ctx)
                 if pending:
                     await unit.settle(0)
-            except (Exception, asyncio.CancelledError, Verdict) as raised:
+            except RAISED as raised:
                 problem = failure_of(raised, unit, record)
                 unit.roll_back((0, 0))
                 raw = key, value, headers

@@ -422,3 +422,148 @@ async def test_a_task_that_is_held_by_the_breaker_of_another_is_not_stalled(lane
         assert engine.health().reasons == ()
         assert 0 < engine.status().handled < 10
         await t.crash()
+
+
+# Hostile messages, and hostile errors.
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("it cannot be said")
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+async def test_an_error_that_cannot_be_said_is_one_all_the_same(lanes: int) -> None:
+    async def on_message(msg: Any, ctx: Any) -> None:
+        raise Unspeakable
+
+    failing = handler(on_message, concurrency=lanes, retry=Retry(attempts=2, backoff=AT_ONCE), dead_letter=DeadLetter())
+    async with EngineTest(engine_of(failing)) as t:
+        await t.send("in", "bad")
+        await t.settle()
+        (dead,) = t.dead_letters("in")
+        assert (headers(dead)["error.class"], headers(dead)["error.message"]) == (
+            f"{__name__}.Unspeakable",
+            "Unspeakable",
+        )
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+@pytest.mark.parametrize("threshold", [1, 10_000], ids=["bulk", "single"])
+@pytest.mark.parametrize("verdict", ["skip", "dead_letter", "retry_later"])
+async def test_a_verdict_counts_out_of_a_group_of_tasks_as_well(verdict: str, threshold: int, lanes: int) -> None:
+    handled: list[int] = []
+
+    async def on_message(msg: Any, ctx: Any) -> None:
+        handled.append(ctx.attempt)
+
+        async def ask() -> None:
+            if verdict == "retry_later":
+                if ctx.attempt < 3:
+                    ctx.retry_later("1s")
+            else:
+                getattr(ctx, verdict)("as the service said")
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(asyncio.sleep(10))
+            group.create_task(ask())
+
+    async def on_finished_handling(msgs: Any, ctx: Any) -> None:
+        pass
+
+    engine = engine_of(
+        handler(on_message, on_finished_handling=on_finished_handling, concurrency=lanes, dead_letter=DeadLetter()),
+        bulk_mode_threshold=threshold,
+    )
+    async with EngineTest(engine) as t:
+        await t.stop()
+        for _ in range(3):
+            await t.send("in", "v", key="k")
+        await t.restart()
+        await t.settle()
+        status = engine.status()
+        assert handled == ([1, 2, 3] * 3 if verdict == "retry_later" else [1] * 3)
+        assert (status.passed_over, status.dead_lettered, status.retried) == {
+            "skip": (3, 0, 0), "dead_letter": (0, 3, 0), "retry_later": (0, 0, 6)
+        }[verdict]  # fmt: skip
+
+
+async def test_a_header_without_a_value_goes_with_the_dead_letter() -> None:
+    engine = engine_of(handler(tried([]), dead_letter=DeadLetter()))
+    async with EngineTest(engine) as t:
+        nothing: Any = None
+        await t.send("in", "bad", headers=[("empty", b""), ("null", nothing)])
+        await t.settle()
+        (dead,) = t.dead_letters("in")
+        assert list(dead.headers[:3]) == [("empty", b""), ("null", None), ("paperboy.failed", b"1")]
+
+
+@pytest.mark.parametrize("via", ["waiting", "topics"])
+async def test_where_the_stack_makes_it_too_large_it_goes_without(via: Any) -> None:
+    async def on_message(msg: Any, ctx: Any) -> None:
+        raise ValueError("文" * 20_000)  # of characters so many are kept, and each is three bytes
+
+    retry = Retry(delays=["1s"], via=via)
+    async with EngineTest(engine_of(handler(on_message, retry=retry, dead_letter=DeadLetter()))) as t:
+        await t.send("in", b"v" * 1_048_000)
+        await t.advance("2s")
+        (dead,) = t.dead_letters("in")
+        assert len(dead.value) == 1_048_000
+        assert headers(dead)["error.stack"] == ""
+        assert headers(dead)["error.message"] == "文" * 100
+        assert headers(dead)["attempts"] == "2"
+
+
+@pytest.mark.parametrize("hours", [-1_000_000, 5])
+async def test_a_message_of_any_time_that_its_topic_took_can_be_a_dead_letter(hours: int) -> None:
+    engine = engine_of(handler(tried([]), dead_letter=DeadLetter()))
+    test = EngineTest(engine)
+    async with test as t:
+        await t.stop()
+        cluster_of(t).delete_topics(["in-dlt"])
+        make_anew(t, "in", message_timestamp_after_max_ms="36000000")
+        await t.restart()
+        timestamp_ms = max(0, t.time_ms() + hours * 3_600_000)
+        await t.send("in", "bad", timestamp_ms=timestamp_ms)
+        await t.settle()
+        assert [dead.timestamp for dead in t.dead_letters("in")] == [timestamp_ms]
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        [("paperboy.topic", None)],
+        [("paperboy.due", b"9" * 400)],
+        [("paperboy.attempts", b"-7")],
+        [("paperboy.topic", b"of-somebody-else"), ("paperboy.partition", b"99")],
+        [("paperboy.topic", b"in"), ("paperboy.partition", b"99"), ("paperboy.offset", b"7")],
+    ],
+)
+@pytest.mark.parametrize("lanes", [1, 3])
+async def test_hostile_headers_in_a_retry_topic_do_no_harm(hostile: Any, lanes: int) -> None:
+    seen: list[Any] = []
+
+    async def on_message(msg: Any, ctx: Any) -> None:
+        seen.append((msg.topic, msg.partition, ctx.attempt))
+        raise ValueError("bad")
+
+    failing = handler(
+        on_message, concurrency=lanes, retry=Retry(delays=["1s", "2s"], via="topics"), dead_letter=DeadLetter()
+    )
+    whole = [
+        ("paperboy.failed", b"1"), ("paperboy.timestamp", b"1"), ("paperboy.group", b"g"), ("paperboy.handler", b"H"),
+        ("paperboy.error.class", b"E"), ("paperboy.error.message", b""), ("paperboy.error.stack", b""),
+        ("paperboy.first.failure", b"1"), ("paperboy.last.failure", b"1"), ("paperboy.partition", b"0"),
+        ("paperboy.offset", b"0"), ("paperboy.topic", b"in"), ("paperboy.attempts", b"1"),
+    ]  # fmt: skip
+    async with EngineTest(engine_of(failing)) as t:
+        await t.send("in", "first")
+        await t.advance("10s")
+        cluster = cluster_of(t)
+        record: Any = (b"k", b"by hand", [*whole, *hostile], t.time_ms())
+        cluster.topic("g-in-retry-1s").append(0, ([record], [200]), t.time_ms())
+        await t.advance("20s")
+        assert {place[:2] for place in seen} == {("in", 0)}
+        assert [dead.value for dead in t.dead_letters("in")] == [b"first", b"by hand"]

@@ -93,7 +93,7 @@ def send(value: bytes | None = b"x", key: bytes | None = None, *, topic: str = "
         ),
         (None, b"", [("a", "b")], "A header sent to topic 'out' is ('a', 'b'), not a pair of str and bytes."),
         (None, b"", [(b"a", b"b")], "A header sent to topic 'out' is (b'a', b'b'), not a pair of str and bytes."),
-        (None, b"", [("a", b"b"), ("c", None)], "A header sent to topic 'out' is ('c', None), not a pair of"),
+        (None, b"", [("a", b"b"), (None, b"c")], "A header sent to topic 'out' is (None, b'c'), not a pair of"),
         (None, b"", [("a", b"b", b"c")], "A header sent to topic 'out' is ('a', b'b', b'c'), not a pair of"),
         (None, b"", [("a",)], "A header sent to topic 'out' is ('a',), not a pair of str and bytes."),
         (None, b"", {"a": b"b"}, "A header sent to topic 'out' is 'a', not a pair of str and bytes."),
@@ -113,7 +113,7 @@ def test_only_bytes_go_out(key: object, value: object, headers: object, message:
     assert str(caught.value).startswith(message)
 
 
-@pytest.mark.parametrize("headers", [(), [], [("a", b"b"), ("a", b"")], (("é", b"\xff"),)])
+@pytest.mark.parametrize("headers", [(), [], [("a", b"b"), ("a", b"")], (("é", b"\xff"),), [("null", None)]])
 def test_bytes_and_none_go_out(headers: Any) -> None:
     for key in (None, b"", b"k"):
         for value in (None, b"", b"v"):

@@ -21,6 +21,7 @@ from paperboy.engine.topology import (
 )
 from paperboy.errors import ConfigurationError
 from paperboy.handlers.dispatch import Dispatch
+from paperboy.handlers.error_policy import DeadLetter, Retry
 from paperboy.handlers.handler import Handler
 from paperboy.tables.table import Table
 
@@ -50,6 +51,49 @@ def test_without_tables_every_topic_stands_alone_even_those_of_one_handler() -> 
 def test_topics_that_share_a_table_form_one_group_named_after_the_first() -> None:
     views, users = dispatch("views", tables=[CLICKS]), dispatch("users", tables=[CLICKS])
     assert groups(views, users, tables=[CLICKS]) == [("users", ("users", "views"), ["clicks"])]
+
+
+def with_retries(*dispatches: Dispatch, group_id: str = "g") -> list[Dispatch]:
+    """These, and those of their retry topics."""
+    retries = [each for one in dispatches for topic in one.topics for each in one.for_retries(group_id, topic)]
+    return [*dispatches, *retries]
+
+
+def test_retry_topics_are_in_the_group_of_their_source_and_do_not_join_others() -> None:
+    a, b = (
+        Dispatch(
+            type("Failing", (Handler,), {"topic": topic, "tables": []}),
+            fail_on_exception=True,
+            retry=Retry(delays=["10s"], via="topics"),
+            dead_letter=DeadLetter(),
+        )
+        for topic in ("a", "b")
+    )
+    assert groups(*with_retries(a, b)) == [
+        ("a", ("a", "g-a-retry", "g-a-retry-10s"), []),
+        ("b", ("b", "g-b-retry", "g-b-retry-10s"), []),
+    ]
+
+
+def test_a_group_keeps_the_name_of_its_first_source_where_a_retry_topic_sorts_before_it() -> None:
+    views = Dispatch(
+        type("Views", (Handler,), {"topic": ["views", "users"]}), fail_on_exception=True, dead_letter=DeadLetter()
+    )
+    topics = ("a-users-retry", "a-views-retry", "users", "views")
+    assert groups(*with_retries(views, group_id="a"), tables=[CLICKS]) == [("users", topics, ["clicks"])]
+
+
+def test_retry_topics_reach_the_tables_of_their_source_and_a_group_name_holds_for_them() -> None:
+    views = Dispatch(
+        type("Views", (Handler,), {"topic": "views", "tables": [CLICKS], "group_name": "mine"}),
+        fail_on_exception=True,
+        dead_letter=DeadLetter(),
+    )
+    users = dispatch("users", tables=[USERS])
+    assert groups(*with_retries(views, users), tables=[CLICKS, USERS]) == [
+        ("mine", ("g-views-retry", "views"), ["clicks"]),
+        ("users", ("users",), ["users"]),
+    ]
 
 
 def test_a_handler_that_names_no_tables_uses_all_of_them() -> None:
