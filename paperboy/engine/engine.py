@@ -18,6 +18,7 @@ from paperboy.brokers.protocol import (
     TopicSpec,
 )
 from paperboy.engine.assignment import TaskAssignor
+from paperboy.engine.disk import Disk, LocalDisk
 from paperboy.engine.globals import Follower
 from paperboy.engine.health import Health, health_of
 from paperboy.engine.membership import LAST_CHECKPOINT_SEC, Membership
@@ -78,6 +79,7 @@ class Engine:
         self._tables: dict[str, Table] = {}
         self._global_tables: dict[str, GlobalTable] = {}
         self._open_broker: Callable[[Options], Broker] = _open_broker
+        self._disk: Disk = LocalDisk()
         self._forget_run()
 
     def _forget_run(self) -> None:
@@ -335,7 +337,7 @@ class Engine:
             def spawn(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
                 return group.create_task(work, name=name)
 
-            stores = Stores(Path(options.state_dir), options.group_id, options.rocksdb, spawn)
+            stores = Stores(Path(options.state_dir), options.group_id, options.rocksdb, spawn, self._disk)
             followers = [
                 Follower(table, prepared.global_topics[name], stores, wiring)
                 for name, table in self._global_tables.items()

@@ -11,7 +11,8 @@ from typing import Any
 from paperboy.brokers.protocol import TopicPartition
 from paperboy.clock import in_thread
 from paperboy.engine.assignment import Recency
-from paperboy.engine.home import Home, take_home
+from paperboy.engine.disk import Disk, LocalDisk, Opened
+from paperboy.engine.home import Home
 from paperboy.engine.preparation import Changelog
 from paperboy.engine.topology import TaskId, TopicGroup
 from paperboy.errors import StoreError
@@ -34,9 +35,7 @@ _MOST_TOLD = 1_000
 themselves is one record on the broker."""
 LOOK_SEC = 5.0
 """How long a start may look into its stores: what it has not come to by then counts as not there."""
-
-Opened = tuple[Store, str | None]
-"""A store, and why what was there was of no use and has been wiped; None where it was."""
+_LOCAL_DISK = LocalDisk()
 
 
 class HeldStore:
@@ -134,6 +133,7 @@ class Stores:
         state_dir: where ``rocksdb://`` tables are kept.
         rocksdb: how RocksDB is set up.
         spawn: starts a coroutine that the engine owns.
+        disk: where those are kept that outlive the process.
     """
 
     def __init__(
@@ -142,11 +142,13 @@ class Stores:
         group_id: str,
         rocksdb: RocksDBOptions,
         spawn: Callable[[Coroutine[Any, Any, None], str], object],
+        disk: Disk = _LOCAL_DISK,
     ) -> None:
         self._state_dir = state_dir
         self._group_id = group_id
         self._rocksdb = rocksdb
         self._spawn = spawn
+        self._disk = disk
         self._held: dict[StoreId, HeldStore] = {}
         self._wanted: frozenset[StoreId] = frozenset()
         self._homes: dict[Path, Home] = {}
@@ -210,14 +212,14 @@ class Stores:
 
     def _take_home(self, base: Path) -> None:
         """In a thread: whoever waits may be cancelled, and it is taken all the same."""
-        home = self._homes[base] = take_home(base, self._group_id)
+        home = self._homes[base] = self._disk.take_home(base, self._group_id)
         _log.info("state kept", directory=str(home.path), group_id=self._group_id)
 
     def _opener(self, table: Table, identity: StoreIdentity) -> Callable[[], Opened]:
         if table.store_kind == "memory":
             return lambda: (MemoryStore(identity.table), None)
         path = self._homes[self._base(table)].store_path(identity.table, identity.partition)
-        return partial(_open_rocksdb, path, identity, self._rocksdb)
+        return partial(self._disk.open, path, identity, self._rocksdb)
 
     def _base(self, table: Table) -> Path:
         return self._state_dir if table.store_path is None else table.store_path
@@ -240,7 +242,7 @@ class Stores:
         async def look() -> None:
             while now() < until and (found := next(paths, None)) is not None:
                 store_id, path = found
-                if (record := await in_thread(partial(_look, path))) is not None:
+                if (record := await in_thread(partial(self._disk.look, path))) is not None:
                     self._left[store_id] = record
 
         async with asyncio.TaskGroup() as group:
@@ -292,28 +294,6 @@ def recency(
 def store_identity(table: Table, changelog: Changelog, partition: int) -> StoreIdentity:
     """Whose bytes the store of a table partition holds."""
     return StoreIdentity(table.name, partition, changelog.topic, changelog.topic_id, table.definition)
-
-
-def _open_rocksdb(path: Path, identity: StoreIdentity, options: RocksDBOptions) -> Opened:
-    # RocksDB takes some time and memory to load: only who uses it pays.
-    from paperboy.tables.stores.rocksdb import RocksDBStore
-
-    return RocksDBStore.open(path, identity, options)
-
-
-def _look(path: Path) -> StoreRecord | None:
-    """How far the store in this directory has come; None where that cannot be told."""
-    from paperboy.tables.stores.rocksdb import RocksDBStore
-
-    try:
-        store = RocksDBStore.look(path)
-    except StoreError:
-        return None  # whoever opens it says what is wrong with it
-    try:
-        offset, in_step_ms = store.changelog_offset, store.in_step_ms
-        return None if offset is None or in_step_ms is None else StoreRecord(store.identity, offset, in_step_ms)
-    finally:
-        store.close()
 
 
 async def _flush(held: HeldStore) -> None:

@@ -14,9 +14,10 @@ import pytest
 from paperboy import Table
 from paperboy.brokers.protocol import TopicPartition
 from paperboy.clock import in_thread
+from paperboy.engine.disk import Opened
 from paperboy.engine.home import Home, take_home
 from paperboy.engine.preparation import Changelog
-from paperboy.engine.stores import HeldStore, Opened, Stores, TaskTable, recency, store_identity
+from paperboy.engine.stores import HeldStore, Stores, TaskTable, recency, store_identity
 from paperboy.engine.topology import TaskId, TopicGroup
 from paperboy.errors import StoreError
 from paperboy.tables.partition import TablePartition
@@ -497,7 +498,7 @@ async def test_a_home_that_was_taken_for_nobody_is_left_as_well(
         gate.wait(GATE_SEC)
         return take_home(state_dir, group_id)
 
-    monkeypatch.setattr("paperboy.engine.stores.take_home", take_slowly)
+    monkeypatch.setattr("paperboy.engine.disk.take_home", take_slowly)
     stores = Stores(tmp_path, "group", RocksDBOptions(), lambda work, name: None)
     given_up = asyncio.ensure_future(stores.take_homes([Table("clicks", "rocksdb://")]))
     assert not await ended_by_itself(given_up)
@@ -672,7 +673,7 @@ async def test_who_is_cancelled_while_looking_leaves_nothing_going_on(
     for partition in range(8):
         await filled(stores, KEPT, KEPT_LOG, partition, 7, 1_000)
     await stores.close()
-    monkeypatch.setattr("paperboy.engine.stores._look", look)
+    monkeypatch.setattr("paperboy.engine.disk.LocalDisk.look", lambda _, path: look(path))
     stores = Stores(disks.state_dir, "group", RocksDBOptions(), disks.spawn)
     starting = asyncio.ensure_future(stores.take_homes([KEPT]))
     await until(lambda: bool(begun))
