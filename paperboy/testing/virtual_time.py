@@ -1,6 +1,7 @@
 """An event loop whose time costs nothing."""
 
 import asyncio
+import math
 import selectors
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -35,8 +36,7 @@ class VirtualLoop(ProcessLoop):
         self._jump = _Jump()
         super().__init__(self._jump)
         self._jump.is_sealed = True
-        # asyncio's is finer than the floats of a time beyond 97 days: what is due then would never be.
-        self._clock_resolution = 1e-6
+        self._jump.next_timer = self._next_timer
 
     def time(self) -> float:
         return self._jump.now
@@ -56,6 +56,21 @@ class VirtualLoop(ProcessLoop):
                 await waiter
             finally:
                 self._jump.conditions.pop(waiter, None)
+
+    @property
+    def _clock_resolution(self) -> float:
+        """How much too early a timer may ring: not at all. asyncio's own is finer than the floats of a time beyond 97
+        days, and what is due then would never be."""
+        return math.ulp(self._jump.now)
+
+    @_clock_resolution.setter
+    def _clock_resolution(self, seconds: float) -> None:
+        """What the machine's clock has is nothing to us."""
+
+    def _next_timer(self) -> float:
+        """When the next timer is due; there is one."""
+        when: float = self._scheduled[0]._when  # type: ignore[attr-defined]
+        return when
 
     async def _refuse(self, *_: Any, **__: Any) -> Any:
         raise PaperboyError(_NOTHING_REAL)
@@ -85,6 +100,8 @@ class _Jump(selectors.DefaultSelector):
         """To be woken when nothing is ready."""
         self.conditions: dict[asyncio.Future[None], Callable[[], bool]] = {}
         """To be woken when these hold."""
+        self.next_timer: Callable[[], float] = lambda: self.now
+        """When the next timer is due."""
         self._turns = 0
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
@@ -118,9 +135,10 @@ class _Jump(selectors.DefaultSelector):
         elif timeout is None:
             raise Stuck("Nothing is left that could ever happen, and something waits for it.")
         else:
-            # 59 s and then one more are a minute, whatever floats add up to. A wait always moves time: who is rung a
-            # rounding error early, and sets the alarm again, would otherwise be rung for ever.
-            self.now = max(round(self.now + timeout, 6), round(self.now + 1e-6, 6))
+            # 59 s and then one more are a minute, whatever floats add up to; but no timer rings before its time: two that
+            # were rung a rounding error early, and set the alarm again in turns, would keep time from ever moving.
+            moved, due = round(self.now + timeout, 6), self.next_timer()
+            self.now = due if moved < due < moved + 1e-6 else moved
         return []
 
 

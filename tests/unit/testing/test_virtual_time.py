@@ -1,6 +1,7 @@
 """An event loop whose time costs nothing."""
 
 import asyncio
+import contextlib
 import socket
 import threading
 from collections.abc import Callable, Coroutine
@@ -228,3 +229,22 @@ def test_who_is_rung_a_rounding_error_early_and_sets_the_alarm_again_is_not_rung
         return rung
 
     assert run(main()) == 2
+
+
+def test_some_that_wait_for_one_moment_in_turns_do_not_keep_time_from_reaching_it() -> None:
+    async def main() -> list[float]:
+        moment = 1 / 3  # which no count of microseconds is
+
+        async def wait(turns: int) -> float:
+            while now() < moment:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(moment):
+                        await asyncio.Event().wait()
+                for _ in range(turns):  # from the first ring on they are not rung together any more
+                    await asyncio.sleep(0)
+                turns = 0
+            return now()
+
+        return await asyncio.gather(*(wait(turns) for turns in range(8)))
+
+    assert run(main()) == [1 / 3] * 8
