@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from paperboy.brokers.memory import MemoryBroker, MemoryClock, MemoryCluster, MemoryConsumer
+from paperboy.brokers.memory.clock import Alarm
 from paperboy.brokers.memory.group import RebalanceUnderWay
 from paperboy.brokers.memory.waiting import Signal
 from paperboy.brokers.protocol import Member, MembershipOptions, TopicPartition, TopicSpec
@@ -487,3 +488,26 @@ async def write_again(cluster: MemoryCluster) -> None:
     (ack,) = await producer.send(PARTITIONS[0], [(None, b"y", (), 0)])
     assert (await ack).base_offset == 1
     await producer.stop()
+
+
+def test_an_alarm_that_rings_a_rounding_error_early_rings_again_when_it_is_due() -> None:
+    async def main() -> None:
+        for number in range(200):
+            await asyncio.sleep(0.0137 * number)
+            clock, done, rung = MemoryClock(epoch_ms=0), asyncio.Event(), 0
+            due = clock.elapsed() + number / 7
+
+            def ring() -> None:
+                nonlocal rung
+                rung += 1
+                if clock.elapsed() < due and rung < 100:  # noqa: B023 - it rings before the next one is made
+                    alarm.set(due)  # noqa: B023
+                else:
+                    done.set()  # noqa: B023
+
+            alarm = Alarm(clock, ring)
+            alarm.set(due)
+            await done.wait()
+            assert rung < 4
+
+    run(main())

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import math
 import weakref
 from collections.abc import Callable
 
@@ -66,10 +67,11 @@ class Alarm:
             self._handle.cancel()
         self._loop = weakref.ref(loop)
         self._when = when
+        now, left = loop.time(), when - self._clock.elapsed()
+        # What is left may be too little to count beside the loop's time; unless time moves, it would ring for ever.
+        at = now if left <= 0 else max(now + left, math.nextafter(now, math.inf))
         # It belongs to the broker, and not to whoever happens to set it.
-        self._handle = loop.call_at(
-            loop.time() + max(0.0, when - self._clock.elapsed()), self._rung, context=contextvars.Context()
-        )
+        self._handle = loop.call_at(at, self._rung, context=contextvars.Context())
 
     def _rung(self) -> None:
         self._handle = None
