@@ -34,8 +34,8 @@ $(STAMP): requirements/dev.txt requirements/flights.txt requirements/install.py 
 demo: $(STAMP) ## Run the flights job on the embedded broker; on a real Kafka with BOOTSTRAP=host:port.
 	@$(RUN) examples/flights/demo.py $(if $(BOOTSTRAP),--bootstrap-servers $(BOOTSTRAP)) $(ARGS)
 
-test: $(STAMP) ## Run every test, on the embedded broker and on a real Kafka, which is fetched, started and stopped.
-	@if remedy=$$($(RUN) -m tests.kafka_server prepare); then \
+test: $(STAMP) ## Run every test, on the embedded broker and on a real Kafka and schema registry: fetched, started and stopped.
+	@if remedy=$$($(RUN) -m tests.kafka_server prepare && $(RUN) -m tests.registry_server); then \
 		$(RUN) -m pytest $(ARGS); \
 	elif [ -n "$${PAPERBOY_TEST_BOOTSTRAP:-}" ]; then \
 		echo "Tests that start a Kafka of their own will fail. $$remedy" >&2; \

@@ -60,6 +60,18 @@ class DeserializationError(PaperboyError):
     """Bytes could not become an object."""
 
 
+class RegistryError(PaperboyError):
+    """The schema registry refused or failed an operation."""
+
+
+class RegistryUnreachable(RegistryError):
+    """No schema registry answered within the stated time. It is not the message's fault: the engine stops."""
+
+
+class IncompatibleSchema(RegistryError):
+    """The registry, or a table's own history, does not allow this schema beside the earlier ones."""
+
+
 class HandlerTimeout(PaperboyError):
     """A message (or bulk) was longer in its hooks than ``handler_timeout_sec``, and was cancelled."""
 

@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 
 from tests.kafka_server import KafkaServer, KafkaServerError, KafkaUnavailable
+from tests.registry_server import RegistryServer, RegistryServerError
 
 TIME_LIMIT_SEC = 60.0
 """How long an `async def` test may take that has no `time_limit` mark."""
 
 _KAFKA_TESTS = Path(__file__).parent / "kafka"
+_SERVERS = {"kafka_bootstrap", "registry_url"}
+"""The fixtures that bring a real Kafka, or the real schema registry that is fetched as it is."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -60,11 +63,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def needs_kafka(item: pytest.Function) -> bool:
-    """By its directory, by its fixtures, or by being the "kafka" case of a parametrised test."""
-    if _KAFKA_TESTS in item.path.parents or "kafka_bootstrap" in item.fixturenames:
+    """By its directory, by its fixtures, or by being the "kafka" (or "apicurio") case of a parametrised test."""
+    if _KAFKA_TESTS in item.path.parents or not _SERVERS.isdisjoint(item.fixturenames):
         return True
     callspec = getattr(item, "callspec", None)
-    return callspec is not None and ("kafka" in callspec.id.split("-") or "kafka" in callspec.params.values())
+    return callspec is not None and any(
+        case in callspec.id.split("-") or case in callspec.params.values() for case in ("kafka", "apicurio")
+    )
 
 
 @pytest.fixture(scope="session")
@@ -87,5 +92,28 @@ def kafka_bootstrap() -> Iterator[str]:
         pytest.fail(remedy, pytrace=False)
     try:
         yield server.bootstrap
+    finally:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def registry_url() -> Iterator[str]:
+    """Where a real schema registry speaks Confluent's API: PAPERBOY_TEST_REGISTRY where set, else one that this session
+    starts. Where none can be had the test fails with the line that says what to install: it is never skipped.
+    """
+    given = os.environ.get("PAPERBOY_TEST_REGISTRY")
+    if given:
+        yield given
+        return
+    server = RegistryServer()
+    remedy = ""
+    try:
+        server.start()
+    except (KafkaUnavailable, RegistryServerError) as error:
+        remedy = str(error)
+    if remedy:
+        pytest.fail(remedy, pytrace=False)
+    try:
+        yield server.url
     finally:
         server.close()

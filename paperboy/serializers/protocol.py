@@ -1,6 +1,9 @@
 """What turns objects into bytes and back."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, runtime_checkable
+
+from paperboy.errors import PaperboyError
 
 
 @runtime_checkable
@@ -28,3 +31,14 @@ class Serializer(Protocol):
     def deserialize(self, data: bytes, /) -> Any:
         """What `serialize` made these bytes of. Whatever it raises becomes a `DeserializationError`."""
         ...
+
+
+class SchemaNotFetched(PaperboyError):
+    """A call of a serializer needs a schema that has to be fetched first, which a call that does not wait cannot do.
+
+    Whoever can wait awaits `finish`, which gives what the call would have given. That happens once for each schema.
+    """
+
+    def __init__(self, message: str, finish: Callable[[], Awaitable[Any]]) -> None:
+        super().__init__(message)
+        self.finish = finish

