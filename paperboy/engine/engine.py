@@ -41,6 +41,7 @@ from paperboy.errors import ConfigurationError, PaperboyError
 from paperboy.handlers.handler import Handler
 from paperboy.log import get_logger
 from paperboy.serializers.outgoing import Serialize, to_bytes
+from paperboy.serializers.protocol import SchemaNotFetched
 from paperboy.tables.global_table import GlobalTable
 from paperboy.tables.table import Table
 
@@ -238,6 +239,10 @@ class Engine:
             value = to_bytes(serializer, value, part="value", topic=topic)
         if key_serializer is not None:
             key = to_bytes(key_serializer, key, part="key", topic=topic)
+        if isinstance(value, SchemaNotFetched):
+            value = await value.finish()
+        if isinstance(key, SchemaNotFetched):
+            key = await key.finish()
         headers = checked_headers(topic, headers)
         check_bytes(topic, key, value)
         if broker.new_topic_partitions is not None:

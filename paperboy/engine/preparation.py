@@ -13,6 +13,7 @@ from paperboy.engine.failure_topics import (
     retry_specs,
 )
 from paperboy.engine.options import Options
+from paperboy.engine.schemas import fetch_ahead
 from paperboy.engine.topology import (
     TopicGroup,
     changelog_spec,
@@ -70,6 +71,7 @@ async def prepare(
 
     Raises:
         ConfigurationError: a topic is missing or is not as it must be; the sentence names it and the remedy.
+        RegistryError: a schema registry does not answer, or refuses a schema.
     """
     groups = topic_groups(list(dict.fromkeys(dispatches.values())), tables, global_tables)
     ours = {changelog_topic(table, options.group_id) for table in tables.values()}
@@ -87,6 +89,7 @@ async def prepare(
     for name in tables:
         if name not in specs:
             raise ConfigurationError(f"Table {name!r} is registered, but no handler uses it: name it in tables=[…].")
+    await fetch_ahead(options.group_id, dispatches, tables, global_tables)
     described = await _changelogs(broker, options, list(specs.values()), inputs)
     return Prepared(
         groups=groups,

@@ -71,6 +71,8 @@ async def take_over(
     in_step_ms = store.in_step_ms or 0
     for start in range(0, len(records), SLICE):
         part = records[start : start + SLICE]
+        if held.fetch_schemas is not None:
+            await held.fetch_schemas(part)
         changes: dict[Any, Any] = {record.key: record.value for record in part}
         if None in changes or b"" in changes:
             on_keyless([record for record in part if not record.key])

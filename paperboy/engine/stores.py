@@ -2,13 +2,13 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from paperboy.brokers.protocol import TopicPartition
+from paperboy.brokers.protocol import Record, TopicPartition
 from paperboy.clock import in_thread
 from paperboy.engine.assignment import Recency
 from paperboy.engine.disk import Disk, LocalDisk, Opened
@@ -18,6 +18,7 @@ from paperboy.engine.topology import TaskId, TopicGroup
 from paperboy.errors import StoreError
 from paperboy.log import get_logger
 from paperboy.tables.partition import TablePartition
+from paperboy.tables.schemas import fetch_schemas, has_schemas
 from paperboy.tables.stores.memory import MemoryStore
 from paperboy.tables.stores.options import RocksDBOptions
 from paperboy.tables.stores.protocol import Store, StoreIdentity
@@ -41,7 +42,14 @@ _LOCAL_DISK = LocalDisk()
 class HeldStore:
     """A store that is this worker's, open or not. What blocks is done in a thread, one call at a time, to its end."""
 
-    def __init__(self, identity: StoreIdentity, open_store: Callable[[], Opened]) -> None:
+    def __init__(
+        self,
+        identity: StoreIdentity,
+        open_store: Callable[[], Opened],
+        fetch_schemas: Callable[[Sequence[Record]], Awaitable[None]] | None = None,
+    ) -> None:
+        self.fetch_schemas = fetch_schemas
+        """To be awaited with records before they are taken over; None where nothing has to be fetched for them."""
         self._identity = identity
         self._open_store = open_store
         self._store: Store | None = None
@@ -181,7 +189,11 @@ class Stores:
         """The store of a table partition, which may be open already."""
         store_id = (identity.table, identity.partition)
         if store_id not in self._held:
-            self._held[store_id] = HeldStore(identity, self._opener(table, identity))
+            self._held[store_id] = HeldStore(
+                identity,
+                self._opener(table, identity),
+                partial(fetch_schemas, table) if has_schemas(table) else None,
+            )
         return self._held[store_id]
 
     def keep(self, wanted: Collection[StoreId]) -> None:

@@ -12,10 +12,14 @@ from paperboy.handlers.failed_record import shown
 from paperboy.handlers.outcome import Failing, Fate, GivenUp
 from paperboy.handlers.time_limit import TimeLimit
 from paperboy.log import get_logger
+from paperboy.serializers.protocol import SchemaNotFetched
 from paperboy.tables.partition import TablePartition, Undo, roll_back
 from paperboy.tables.unit import message_of_call
 
 _log = get_logger("paperboy.task")
+
+_Late = tuple[int, bytes | SchemaNotFetched | None, bytes | SchemaNotFetched | None]
+"""What is sent, but lacks bytes that have to be waited for: its number among what is pending, its key and its value."""
 
 
 class Work:
@@ -44,6 +48,7 @@ class Work:
         self.tables = dict(tables)
         self.undo = undo
         self.pending: list[Send] = []
+        self._late: list[_Late] = []
         self.message: object | None = None
         self.enter: Callable[[Any], object] | None = message_of_call.set if tables else None
         self.turn_ends = 0.0
@@ -74,6 +79,20 @@ class Work:
             check_sendable(send, known, self._clock.time_ms())
         self.pending.append(send)
 
+    def send_late(
+        self,
+        topic: str,
+        value: bytes | SchemaNotFetched | None,
+        key: bytes | SchemaNotFetched | None,
+        headers: Headers,
+        partition: int | None,
+        timestamp_ms: int | None,
+    ) -> None:
+        here = {name: part for name, part in (("key", key), ("value", value)) if not isinstance(part, SchemaNotFetched)}
+        check_bytes(topic, here.get("key"), here.get("value"))
+        self._late.append((len(self.pending), key, value))
+        self.pending.append((topic, partition, None, None, checked_headers(topic, headers), timestamp_ms))
+
     def now_ms(self) -> int:
         return self._clock.time_ms()
 
@@ -93,8 +112,12 @@ class Work:
     def roll_back(self, mark: tuple[int, int]) -> None:
         roll_back(self.undo, mark[0])
         del self.pending[mark[1] :]
+        if self._late:
+            self._late = [late for late in self._late if late[0] < mark[1]]
 
     async def settle(self, start: int) -> None:
+        if self._late:
+            await self._finish_late()
         unchecked = [send for send in self.pending[start:] if self._topics.get(send[0]) is None]
         if not unchecked:
             return
@@ -105,6 +128,21 @@ class Work:
 
     def forget(self, topic: str) -> None:
         self._topics.forget([topic])
+
+    async def _finish_late(self) -> None:
+        """Have all bytes, and check with them what could not be checked without."""
+        while self._late:
+            number, key, value = self._late[0]
+            topic, partition, _, _, headers, timestamp_ms = self.pending[number]
+            if isinstance(key, SchemaNotFetched):
+                key = await key.finish()
+            if isinstance(value, SchemaNotFetched):
+                value = await value.finish()
+            await self._topics.learn([topic])
+            send = (topic, partition, key, value, headers, timestamp_ms)
+            check_sendable(send, self._topics[topic], self._clock.time_ms())
+            self.pending[number] = send
+            del self._late[0]
 
     def accept(self) -> None:
         self.undo.clear()

@@ -50,8 +50,8 @@ async def attempt(dispatch: Dispatch, record: Record, unit: UnitBeside) -> Attem
                 await whole_bulk(dispatch, [original], ctx, unit)
             else:
                 hook = dispatch.on_message if original.value is not None else dispatch.on_tombstone
-                if dispatch.decode is not None:
-                    dispatch.decode(original)
+                if dispatch.decode is not None and (later := dispatch.decode(original)) is not None:
+                    await later
                 if dispatch.did_receive is not None:
                     message = dispatch.received(await dispatch.did_receive(original, ctx))
                 if hook is not None:

@@ -1,7 +1,7 @@
 """Messages handled as one bulk."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from paperboy.brokers.protocol import Record
@@ -146,8 +146,8 @@ async def _each(dispatch: Dispatch, part: _Part, ctx: Context, unit: Unit) -> No
             unit.enter(ctx.part)
         try:
             hook = dispatch.on_message if value is not None else dispatch.on_tombstone
-            if decode is not None:
-                decode(record)
+            if decode is not None and (later := decode(record)) is not None:
+                await later
             if receive is not None:
                 message = dispatch.received(await receive(record, ctx))
             if hook is not None:
@@ -181,12 +181,14 @@ async def _each(dispatch: Dispatch, part: _Part, ctx: Context, unit: Unit) -> No
         unit.enter(ctx)
 
 
-async def _decode_all(decode: Callable[[Record], None], records: list[Record], unit: Unit) -> None:
+async def _decode_all(decode: Callable[[Record], Awaitable[None] | None], records: list[Record], unit: Unit) -> None:
     clock = asyncio.get_running_loop().time
     deadline = clock() + unit.turn_sec
     for record in records:
         try:
-            decode(record)
+            later = decode(record)
+            if later is not None:
+                await later
         except DeserializationError as error:
             raise Culprit(record, error) from error
         if clock() >= deadline:

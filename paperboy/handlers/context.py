@@ -8,6 +8,7 @@ from paperboy.durations import Duration, seconds
 from paperboy.errors import PaperboyError
 from paperboy.handlers.verdict import DeadLetterIt, RetryItLater, SkipIt
 from paperboy.serializers.outgoing import Serialize, to_bytes
+from paperboy.serializers.protocol import SchemaNotFetched
 
 
 class Sender(Protocol):
@@ -25,6 +26,18 @@ class Sender(Protocol):
         partition: int | None,
         timestamp_ms: int | None,
     ) -> None: ...
+
+    def send_late(
+        self,
+        topic: str,
+        value: bytes | SchemaNotFetched | None,
+        key: bytes | SchemaNotFetched | None,
+        headers: Headers,
+        partition: int | None,
+        timestamp_ms: int | None,
+    ) -> None:
+        """The same, where bytes have to be waited for: when the message has finished."""
+        ...
 
 
 class BulkPart:
@@ -125,7 +138,8 @@ class Context(dict[str, Any]):
             headers: pairs of name and bytes.
             partition: which partition, instead of the key's.
             timestamp_ms: milliseconds since 1970; now, if not given.
-            serializer: makes bytes of the value, as in ``serializer=lambda value: json.dumps(value).encode()``.
+            serializer: makes bytes of the value: an object as `Avro` or `Json`, or a callable, as in
+                ``serializer=lambda value: json.dumps(value).encode()``.
             key_serializer: makes bytes of the key.
 
         Raises:
@@ -141,5 +155,8 @@ class Context(dict[str, Any]):
             value = to_bytes(serializer, value, part="value", topic=topic)
         if key_serializer is not None:
             key = to_bytes(key_serializer, key, part="key", topic=topic)
+        if isinstance(value, SchemaNotFetched) or isinstance(key, SchemaNotFetched):
+            self.unit.send_late(topic, value, key, headers, partition, timestamp_ms)
+            return DONE
         self.unit.send(topic, value, key, headers, partition, timestamp_ms)
         return DONE

@@ -1,13 +1,15 @@
-"""A record's bytes made into objects, by the callables that its handler gives."""
+"""A record's bytes made into objects, by the serializers or callables that its handler gives."""
 
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
 
 from paperboy.brokers.protocol import Record
-from paperboy.errors import ConfigurationError, DeserializationError
+from paperboy.errors import ConfigurationError, DeserializationError, PaperboyError, RegistryError
 from paperboy.handlers.handler import Handler
 from paperboy.handlers.hooks import name_of
+from paperboy.serializers.protocol import SchemaNotFetched, Serializer
+from paperboy.serializers.schema import Part
 
 Decode = Callable[[bytes], Any]
 
@@ -16,37 +18,70 @@ class Decoding:
     """How one handler's records are decoded, in place; tombstones and missing keys stay None.
 
     Raises:
-        ConfigurationError: a decoder has two names, or is no plain callable.
+        ConfigurationError: a decoder has two names, or is neither a serializer nor a plain callable.
     """
 
     def __init__(self, handler: Handler | type[Handler]) -> None:
         self._name = name_of(handler)
-        self._key = _find_decoder(handler, "key")
-        self._value = _find_decoder(handler, "value")
+        given = {part: _given(handler, part) for part in _PARTS}
+        self.serializers: dict[Part, Serializer] = {
+            part: found for part, found in given.items() if isinstance(found, Serializer)
+        }
+        """Those that are more than a callable."""
+        self._key, self._value = (_decoder(given[part]) for part in _PARTS)
 
     @property
     def is_needed(self) -> bool:
         """Whether there is anything to decode."""
         return self._key is not None or self._value is not None
 
-    def decode(self, record: Record) -> None:
-        """Raises DeserializationError, which names topic, partition and offset."""
-        part = "key"
+    def decode(self, record: Record) -> Awaitable[None] | None:
+        """Returns None when that is done; else what does it, because a schema has to be fetched first.
+
+        Raises DeserializationError, which names topic, partition and offset.
+        """
+        part, raw_key = "key", record.key
         try:
-            if self._key is not None and record.key is not None:
-                record.key = self._key(record.key)
+            if self._key is not None and raw_key is not None:
+                record.key = self._key(raw_key)
             part = "value"
             if self._value is not None and record.value is not None:
                 record.value = self._value(record.value)
+        except SchemaNotFetched as missing:
+            record.key = raw_key
+            return self._decode_later(record, part, missing)
         except Exception as error:
-            raise DeserializationError(
-                f"The {part} of {record.topic}[{record.partition}] offset {record.offset} could not be decoded by"
-                f" {self._name}.{part}_serializer: {error!r}"
-            ) from error
+            raise self._failed(record, part, error) from error
+        return None
+
+    async def _decode_later(self, record: Record, part: str, missing: SchemaNotFetched) -> None:
+        try:
+            await missing.finish()
+        except RegistryError:  # the record is not to blame
+            raise
+        except Exception as error:
+            raise self._failed(record, part, error) from error
+        later = self.decode(record)
+        if later is not None:  # the value is in another schema than the key
+            await later
+
+    def _failed(self, record: Record, part: str, error: Exception) -> DeserializationError:
+        said = str(error) if isinstance(error, PaperboyError) else repr(error)
+        return DeserializationError(
+            f"The {part} of {record.topic}[{record.partition}] offset {record.offset} could not be decoded by"
+            f" {self._name}.{part}_serializer: {said}"
+        )
 
 
-def _find_decoder(handler: Handler | type[Handler], part: str) -> Decode | None:
-    """The handler's callable for its keys or its values, under either of its names."""
+_PARTS: Final[tuple[Part, Part]] = ("key", "value")
+
+
+def _decoder(given: Any) -> Decode | None:
+    return given.deserialize if isinstance(given, Serializer) else given
+
+
+def _given(handler: Handler | type[Handler], part: Part) -> Any:
+    """The handler's serializer for its keys or its values, or its callable, under either of its names."""
     given = {
         name: found
         for name in (f"{part}_serializer", f"{part}_deserializer")
@@ -55,11 +90,15 @@ def _find_decoder(handler: Handler | type[Handler], part: str) -> Decode | None:
     if len(given) > 1:
         raise ConfigurationError(f"{name_of(handler)} sets both {' and '.join(given)}: they are one setting, keep one.")
     for name, found in given.items():
+        if isinstance(found, Serializer) and not isinstance(found, type):
+            return found
         if not callable(found):
-            raise ConfigurationError(f"{name_of(handler)}.{name} is {found!r}: it must be a callable that takes bytes.")
+            raise ConfigurationError(
+                f"{name_of(handler)}.{name} is {found!r}: it must be a serializer, or a callable that takes bytes."
+            )
         if inspect.iscoroutinefunction(found):
             raise ConfigurationError(f"{name_of(handler)}.{name} is a coroutine function: decoding does not wait.")
-        return found  # type: ignore[no-any-return]
+        return found
     return None
 
 

@@ -78,6 +78,7 @@ class Dispatch:
         self.on_bulk = find_hook(handler, "on_bulk")
         self.on_bulk_error = find_hook(handler, "on_bulk_error")
         decoding = Decoding(handler)
+        self.serializers = decoding.serializers
         self.decode = decoding.decode if decoding.is_needed else None
         self.bulks_of_one = self.on_bulk is not None and self.on_message is None
         self.policy = self._policy(fail_on_exception, retry, dead_letter)

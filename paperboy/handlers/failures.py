@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from paperboy.brokers.protocol import Headers, Record
 from paperboy.clock import chance
-from paperboy.errors import BrokerError, BulkError, PaperboyError, RecordTooLarge, StoreError
+from paperboy.errors import BrokerError, BulkError, PaperboyError, RecordTooLarge, RegistryError, StoreError
 from paperboy.handlers.context import Context
 from paperboy.handlers.failed_record import FailedRecord, class_of, message_of, read_failed, shown, stack_of
 from paperboy.handlers.outcome import Culprit, Failing, Fate, GivenUp
@@ -43,8 +43,8 @@ def restore_raw(record: Record, raw: Raw) -> None:
 def failure_of(raised: BaseException, unit: Unit, record: Record) -> Exception | Verdict:
     """What a hook raised, as its failure, or as the handler's own verdict.
 
-    A cancellation of the task itself goes on, and so does the failure of a store, which is not the message's; a
-    cancellation by the time limit, or one that only comes out of a hook because something that it awaited was
+    A cancellation of the task itself goes on, and so does the failure of a store, or of a schema registry, which is
+    not the message's; a cancellation by the time limit, or one that only comes out of a hook because something that it awaited was
     cancelled, is a failure like any other.
     """
     overrun = unit.time_limit.overrun(record)
@@ -55,7 +55,7 @@ def failure_of(raised: BaseException, unit: Unit, record: Record) -> Exception |
         raised = raised.error
     if isinstance(raised, BaseExceptionGroup):
         raised = _verdict_in(raised) or raised
-    if isinstance(raised, StoreError):
+    if isinstance(raised, StoreError | RegistryError):
         raise raised
     if isinstance(raised, Verdict):
         raised.error.with_traceback(raised.__traceback__).__cause__ = raised.__context__

@@ -46,8 +46,8 @@ async def one_by_one(dispatch: Dispatch, records: list[Record], start: int, unit
                 hook = on_message if value is not None else on_tombstone
                 if define is not None:
                     ctx.update(await define() or ())
-                if decode is not None:
-                    decode(record)
+                if decode is not None and (later := decode(record)) is not None:
+                    await later
                 if receive is not None:
                     message = received(await receive(record, ctx))
                 if hook is not None:

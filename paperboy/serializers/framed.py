@@ -1,7 +1,8 @@
 """What serializers have in common that put the id of a registry's schema before their bytes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any, Final, Literal, TypeAlias
 
 from paperboy.errors import (
@@ -127,6 +128,19 @@ class Framed(ABC):
         else:
             await self.registry.versions(subject, latest=_AHEAD)
 
+    async def fetch_for(self, data: Iterable[bytes]) -> None:
+        """Fetch the schemas that these were written in. What no registry has is found out by whoever reads it.
+
+        Raises:
+            RegistryError: the registry does not answer, or refuses to.
+        """
+        if self.registry is None:
+            return
+        for head in {each[:HEAD_BYTES] for each in data}.difference(self._readers):
+            if len(head) == HEAD_BYTES and head[0] == 0:
+                with suppress(DeserializationError):
+                    await self.registry.schema(int.from_bytes(head[1:], "big"))
+
     @abstractmethod
     def write(self, head: bytes, value: Any) -> bytes:
         """`head`, and behind it the body of `value`.
@@ -210,18 +224,24 @@ class TopicSerializer:
             RegistryError: it is not registered, and registering is off; or the registry does not answer.
         """
         registry, schema = self.framed.registry, self.framed.schema
-        if registry is None or schema is None or self._head is not None:
+        if registry is None or schema is None or self._head is not None or await self.look_up() is not None:
             return
-        if self.framed.register:
-            schema_id: int | None = await registry.register(self.subject, schema)
-        else:
-            schema_id = await registry.lookup(self.subject, schema)
-        if schema_id is None:
+        if not self.framed.register:
             raise RegistryError(
                 f"The schema of {self.framed.name} is not registered under subject {self.subject!r} at {registry.name},"
                 " and register=False: register it there, or let register be True."
             )
-        self._head = b"\x00" + schema_id.to_bytes(4, "big")
+        self._head = _head(await registry.register(self.subject, schema))
+
+    async def look_up(self) -> int | None:
+        """The schema's id, where it is registered under its subject; it can then be written in."""
+        registry, schema = self.framed.registry, self.framed.schema
+        if registry is None or schema is None:
+            return None
+        schema_id = await registry.lookup(self.subject, schema)
+        if schema_id is not None:
+            self._head = _head(schema_id)
+        return schema_id
 
     async def versions(self) -> list[RegisteredSchema]:
         """All that is registered under the subject; from now on it can be read without waiting."""
@@ -241,6 +261,10 @@ class TopicSerializer:
         await self.open()
         assert self._head is not None
         return self._head + data[HEAD_BYTES:]
+
+
+def _head(schema_id: int) -> bytes:
+    return b"\x00" + schema_id.to_bytes(4, "big")
 
 
 def _reason(error: Exception) -> str:

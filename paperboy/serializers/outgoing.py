@@ -1,18 +1,22 @@
-"""What is sent, made into bytes by the callable that the sender gives."""
+"""What is sent, made into bytes by the serializer that the sender gives."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
-from paperboy.errors import SerializationError
+from paperboy.errors import PaperboyError, SerializationError
+from paperboy.serializers.framed import Framed
+from paperboy.serializers.protocol import SchemaNotFetched, Serializer
+from paperboy.serializers.schema import Part
 
-Serialize = Callable[[Any], bytes]
+Serialize: TypeAlias = Callable[[Any], bytes] | Serializer
+"""A serializer, or only its half that writes: a callable from object to bytes."""
 
 
-def to_bytes(serializer: Serialize, data: Any, *, part: str, topic: str) -> bytes | None:
+def to_bytes(serializer: Serialize, data: Any, *, part: Part, topic: str) -> bytes | SchemaNotFetched | None:
     """`data` through `serializer`; None (a tombstone, a missing key) stays None.
 
-    Args:
-        part: ``"key"`` or ``"value"``, for messages.
+    Returns:
+        The bytes; or, where a schema has to be fetched for them, what is to be awaited (its `finish`).
 
     Raises:
         SerializationError: the serializer failed, or made no bytes.
@@ -20,9 +24,16 @@ def to_bytes(serializer: Serialize, data: Any, *, part: str, topic: str) -> byte
     if data is None:
         return None
     try:
-        encoded = serializer(data)
+        if isinstance(serializer, Framed):
+            encoded = serializer.for_topic(topic, part).serialize(data)
+        else:
+            write = serializer.serialize if hasattr(serializer, "serialize") else serializer
+            encoded = write(data)
+    except SchemaNotFetched as missing:
+        return missing
     except Exception as error:
-        raise SerializationError(f"The {part} sent to topic {topic!r} could not be serialized: {error!r}") from error
+        said = str(error) if isinstance(error, PaperboyError) else repr(error)
+        raise SerializationError(f"The {part} sent to topic {topic!r} could not be serialized: {said}") from error
     if type(encoded) is not bytes:
         raise SerializationError(
             f"The serializer of the {part} sent to topic {topic!r} made {type(encoded).__name__} of it, not bytes."

@@ -80,7 +80,6 @@ class GlobalTable:
             raise ConfigurationError(f"Global table {name!r} needs the name of a topic, and {topic!r} is none.")
         self.name = name
         self.topic = topic
-        self._codec = self.kept_as.codec
         self._readable: Callable[[], Sequence[Store] | None] | None = None
 
     def __repr__(self) -> str:
@@ -264,13 +263,13 @@ class GlobalTable:
 
     def _encoded_key(self, key: Any) -> bytes:
         try:
-            return self._codec.encode_key(key)
+            return self.kept_as.codec.encode_key(key)
         except SerializationError as error:
             raise SerializationError(f"Global table {self.name!r}, key {excerpt(key)}: {error}") from error
 
     def _encoded_prefix(self, prefix: Any) -> bytes:
         try:
-            return self._codec.encode_prefix(prefix)
+            return self.kept_as.codec.encode_prefix(prefix)
         except SerializationError as error:
             raise SerializationError(f"Global table {self.name!r}, prefix {excerpt(prefix)}: {error}") from error
 
@@ -279,13 +278,13 @@ class GlobalTable:
 
     def _decoded_key(self, encoded: bytes, partition: int, _: bytes = b"") -> Any:
         try:
-            return self._codec.decode_key(encoded)
+            return self.kept_as.codec.decode_key(encoded)
         except DeserializationError as error:
             raise self._unreadable("key", partition, encoded, error) from error
 
     def _decoded_value(self, encoded: bytes, partition: int, data: bytes) -> Any:
         try:
-            return self._codec.decode_value(data)
+            return self.kept_as.codec.decode_value(data)
         except DeserializationError as error:
             raise self._unreadable("value", partition, encoded, error) from error
 
@@ -295,7 +294,7 @@ class GlobalTable:
         named = excerpt(encoded)
         if part == "value":
             try:
-                named = f"of key {excerpt(self._codec.decode_key(encoded))}"
+                named = f"of key {excerpt(self.kept_as.codec.decode_key(encoded))}"
             except DeserializationError:
                 named = f"of key {named}"
         return DeserializationError(

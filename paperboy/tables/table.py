@@ -132,6 +132,10 @@ class Table:
             f" schema version: {self.schema_version}"
         )
 
+    def write_with(self, key_serializer: Serializer | None, value_serializer: Serializer | None) -> None:
+        """For the engine, before partitions are opened: what its serializers are for its topic."""
+        self.codec = codec(key_serializer, value_serializer)
+
     def get(self, key: Any, default: Any = UNSET) -> Any:
         """The value of `key`, or `default`, or else the table's own default.
 

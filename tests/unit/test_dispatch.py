@@ -61,6 +61,8 @@ class Task:
     def send(self, topic: str, *more: Any) -> None:
         self.pending.append((topic, *more))
 
+    send_late = send
+
     def mark(self) -> tuple[int, int]:
         return len(self.undo), len(self.pending)
 
@@ -739,7 +741,9 @@ def test_two_serializers_of_which_one_would_be_ignored_are_refused(part: str) ->
 def test_a_serializer_that_cannot_be_called_is_refused(wrong: object) -> None:
     with pytest.raises(ConfigurationError) as caught:
         compiled(handler(value_serializer=wrong))
-    assert str(caught.value) == f"Views.value_serializer is {wrong!r}: it must be a callable that takes bytes."
+    assert str(caught.value) == (
+        f"Views.value_serializer is {wrong!r}: it must be a serializer, or a callable that takes bytes."
+    )
 
 
 def test_a_serializer_that_would_have_to_be_awaited_is_refused() -> None:
