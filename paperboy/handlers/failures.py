@@ -44,8 +44,8 @@ def failure_of(raised: BaseException, unit: Unit, record: Record) -> Exception |
     """What a hook raised, as its failure, or as the handler's own verdict.
 
     A cancellation of the task itself goes on, and so does the failure of a store, or of a schema registry, which is
-    not the message's; a cancellation by the time limit, or one that only comes out of a hook because something that it awaited was
-    cancelled, is a failure like any other.
+    not the message's; a cancellation by the time limit, or one that only comes out of a hook because something that it
+    awaited was cancelled, is a failure like any other.
     """
     overrun = unit.time_limit.overrun(record)
     if overrun is not None:

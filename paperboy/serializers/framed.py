@@ -141,6 +141,14 @@ class Framed(ABC):
                 with suppress(DeserializationError):
                     await self.registry.schema(int.from_bytes(head[1:], "big"))
 
+    async def complete_schema(self) -> Schema | None:
+        """The schema as it is registered: with all that it refers to.
+
+        Raises:
+            RegistryError: what it refers to cannot be registered, or is not and registering is off.
+        """
+        return self.schema
+
     @abstractmethod
     def write(self, head: bytes, value: Any) -> bytes:
         """`head`, and behind it the body of `value`.
@@ -223,21 +231,25 @@ class TopicSerializer:
             IncompatibleSchema: the registry does not allow it beside the earlier ones.
             RegistryError: it is not registered, and registering is off; or the registry does not answer.
         """
-        registry, schema = self.framed.registry, self.framed.schema
-        if registry is None or schema is None or self._head is not None or await self.look_up() is not None:
+        registry = self.framed.registry
+        if registry is None or self._head is not None or await self.look_up() is not None:
             return
         if not self.framed.register:
             raise RegistryError(
                 f"The schema of {self.framed.name} is not registered under subject {self.subject!r} at {registry.name},"
                 " and register=False: register it there, or let register be True."
             )
+        schema = await self.framed.complete_schema()
+        assert schema is not None
         self._head = _head(await registry.register(self.subject, schema))
 
     async def look_up(self) -> int | None:
         """The schema's id, where it is registered under its subject; it can then be written in."""
-        registry, schema = self.framed.registry, self.framed.schema
-        if registry is None or schema is None:
+        registry = self.framed.registry
+        if registry is None:
             return None
+        schema = await self.framed.complete_schema()
+        assert schema is not None
         schema_id = await registry.lookup(self.subject, schema)
         if schema_id is not None:
             self._head = _head(schema_id)
