@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeAlias
 from paperboy.brokers.protocol import ConsumerRecord
 from paperboy.handlers.context import Context
 from paperboy.handlers.error_policy import CircuitBreaker, DeadLetter, Retry
+from paperboy.serializers.protocol import Serializer
 
 Message: TypeAlias = ConsumerRecord[Any, Any]
 """A record from Kafka, its key and value decoded by the handler's serializers (bytes where it has none)."""
@@ -65,14 +66,15 @@ class Handler:
     circuit_breaker: CircuitBreaker | Literal[False] | None = None
     """Pauses this handler when what it needs is away. None: as the engine's option says; False: never."""
 
-    key_serializer: Callable[..., Any] | None = None
-    """Bytes to key: a callable that takes the key's bytes. ``key_deserializer`` is another name for it."""
+    key_serializer: Callable[..., Any] | Serializer | None = None
+    """Bytes to key: a serializer, or a callable that takes the key's bytes. ``key_deserializer`` is another name for
+    it."""
 
-    value_serializer: Callable[..., Any] | None = None
-    """Bytes to value: a callable that takes the value's bytes. ``value_deserializer`` is another name for it."""
+    value_serializer: Callable[..., Any] | Serializer | None = None
+    """Bytes to value: the same, of the value's bytes. ``value_deserializer`` is another name for it."""
 
-    key_deserializer: Callable[..., Any] | None = None
-    value_deserializer: Callable[..., Any] | None = None
+    key_deserializer: Callable[..., Any] | Serializer | None = None
+    value_deserializer: Callable[..., Any] | Serializer | None = None
 
     @classmethod
     async def define_context(cls) -> dict[str, Any] | None:

@@ -54,6 +54,8 @@ class _Resolution:
                 return None
             return f"{_name(writer)} at {path} is none of {', '.join(map(_name, reader))}"
         wrote, read = _type(writer), _type(reader)
+        if _scale(writer) != _scale(reader):
+            return f"the decimal at {path} has scale {_scale(writer)}, and would be read with {_scale(reader)}"
         cannot = f"{_name(writer)} at {path} cannot be read as {_name(reader)}"
         if wrote != read or wrote not in (*_NAMED, "array", "map"):
             return None if read in _PROMOTIONS.get(wrote, {wrote}) else cannot
@@ -130,6 +132,12 @@ def _define(schema: Any, names: _Names, namespace: str) -> None:
 def _type(schema: Any) -> str:
     kind: str = schema["type"] if isinstance(schema, dict) else schema
     return "record" if kind == "error" else kind
+
+
+def _scale(schema: Any) -> int | None:
+    """Of a decimal, which would come back as another number with another scale; None for anything else."""
+    is_decimal = isinstance(schema, dict) and schema.get("logicalType") == "decimal"
+    return schema.get("scale", 0) if is_decimal else None
 
 
 def _name(schema: Any) -> str:

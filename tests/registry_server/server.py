@@ -164,7 +164,7 @@ class RegistryServer:
         settings = {
             "quarkus.http.host": HOST,
             "quarkus.http.port": str(self._port),
-            "quarkus.datasource.jdbc.url": f"jdbc:h2:file:{self.directory / 'schemas'}",
+            "quarkus.datasource.jdbc.url": f"jdbc:h2:file:{self.directory / 'schemas'};WRITE_DELAY=0",
             "quarkus.log.level": "WARN",
         }
         return [
