@@ -232,16 +232,17 @@ class TopicSerializer:
             RegistryError: it is not registered, and registering is off; or the registry does not answer.
         """
         registry = self.framed.registry
-        if registry is None or self._head is not None or await self.look_up() is not None:
+        if registry is None or self._head is not None:
             return
-        if not self.framed.register:
+        if self.framed.register:
+            schema = await self.framed.complete_schema()
+            assert schema is not None
+            self._head = _head(await registry.register(self.subject, schema))
+        elif await self.look_up() is None:
             raise RegistryError(
                 f"The schema of {self.framed.name} is not registered under subject {self.subject!r} at {registry.name},"
                 " and register=False: register it there, or let register be True."
             )
-        schema = await self.framed.complete_schema()
-        assert schema is not None
-        self._head = _head(await registry.register(self.subject, schema))
 
     async def look_up(self) -> int | None:
         """The schema's id, where it is registered under its subject; it can then be written in."""
