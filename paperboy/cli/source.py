@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,9 @@ from paperboy.cli.errors import Misuse
 from paperboy.cli.loading import Definition, definition_of, load_engine
 from paperboy.cli.parts import Part
 from paperboy.cli.stores import Stores
+from paperboy.engine.topology import changelog_topic
+from paperboy.errors import RegistryError
+from paperboy.tables.schemas import open_to_read
 
 _ADDRESS = re.compile(r"memory:.*|[^/]+:\d+(,[^/]+:\d+)*")
 
@@ -77,4 +81,18 @@ class Source:
 async def source_of(given: argparse.Namespace) -> Source:
     """What a command line names by SOURCE, TABLE and --engine."""
     definition = None if given.engine is None else definition_of(await load_engine(given.engine))
+    if definition is not None:
+        await _fetch_schemas(definition)
     return Source(given.source, given.table, definition)
+
+
+async def _fetch_schemas(definition: Definition) -> None:
+    """Have what tables are written in; without a registry, they are shown raw."""
+    group_id = definition.options.group_id
+    topics = {changelog_topic(table, group_id): table for table in definition.tables.values()}
+    topics |= {table.topic: table.kept_as for table in definition.global_tables.values()}
+    for topic, table in topics.items():
+        try:
+            await open_to_read(table, topic)
+        except RegistryError as error:
+            print(f"paperboy: {error}", file=sys.stderr)

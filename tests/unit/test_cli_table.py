@@ -14,7 +14,7 @@ from paperboy.brokers.memory import MemoryBroker, MemoryCluster, memory_cluster
 from paperboy.brokers.protocol import TopicPartition, TopicSpec
 from paperboy.cli.main import main
 from paperboy.clock import random_id
-from paperboy.serializers import String
+from paperboy.serializers import Avro, String
 from paperboy.serializers.values import encode_value
 from paperboy.tables.keys import Key, encode_key
 from paperboy.tables.stores.options import RocksDBOptions
@@ -26,7 +26,7 @@ CLICKS = "shop-clicks-changelog"
 NAMES = "shop-names-changelog"
 APP = """
 from paperboy import Engine, GlobalTable, Handler, Table
-from paperboy.serializers import String
+from paperboy.serializers import Avro, String
 
 class Utf16:
     def serialize(self, value):
@@ -424,3 +424,35 @@ def test_whoever_has_read_enough_ends_a_dump(cluster: MemoryCluster) -> None:
         dump.stdout.close()
         assert dump.stderr.read() == b""
         assert dump.wait() == 0
+
+
+ORDERS = "orders-orders-changelog"
+ORDERS_APP = """
+from paperboy import Engine, Handler, Table
+from paperboy.serializers import Avro, SchemaRegistry, String
+
+class Orders(Handler):
+    topic = "orders"
+
+engine = Engine(Orders, bootstrap_servers="memory://elsewhere", group_id="orders")
+registry = SchemaRegistry({address!r}, timeout_sec=0.1)
+engine.register_table(Table("orders", key_serializer=String(), value_serializer=Avro(registry, "string")))
+"""
+
+
+@pytest.mark.parametrize("is_up", [True, False])
+def test_values_in_schemas_are_read_where_the_registry_answers(
+    cluster: MemoryCluster, capsys: Output, monkeypatch: pytest.MonkeyPatch, is_up: bool
+) -> None:
+    address = f"memory://{random_id()}"
+    values = Avro(address, "string").for_topic(ORDERS)
+    asyncio.run(values.open())
+    cluster.create_topics([TopicSpec(ORDERS, 1, config={"cleanup.policy": "compact"})])
+    write_bytes(cluster, ORDERS, 0, {b"7": values.serialize("two shoes")})
+    Path("orders.py").write_text(ORDERS_APP.format(address=address if is_up else "http://127.0.0.1:9"))
+    monkeypatch.delitem(sys.modules, "orders", raising=False)
+    assert main(["table", "dump", str(cluster), "orders", "--engine", "orders:engine"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["value"] == ("two shoes" if is_up else {"raw": "\\x00\\x00\\x00\\x00\\x01\\x12two shoes"})
+    assert ("No schema registry answered" in err) is not is_up
+    sys.modules.pop("orders", None)
