@@ -4,6 +4,9 @@ import asyncio
 from typing import Any
 
 import pytest
+from schema_registry.client import SchemaRegistryClient
+from schema_registry.client.schema import AvroSchema
+from schema_registry.serializers.message_serializer import AvroMessageSerializer
 
 from paperboy import (
     DeserializationError,
@@ -119,6 +122,40 @@ async def test_old_records_are_read_in_a_new_schema_and_new_ones_in_an_old_one(
     kit.group += "-old"
     handler = await handled(kit, Collecting(source, Avro(registry, ORDER)))
     assert handler.seen == [{"id": 1, "amount": 1.5}, {"id": 2, "amount": 2.5}]
+
+
+async def test_the_serializer_of_python_schema_registry_client_is_a_handlers_serializer(
+    kit: Kit, registry_url: str
+) -> None:
+    """As the reference's snippet has it: its method, on a registry that really is one."""
+    source = await kit.topic("orders")
+    serializer = AvroMessageSerializer(SchemaRegistryClient(url=registry_url))
+    order = {"id": 1, "amount": 1.5}
+    data = serializer.encode_record_with_schema(f"{source}-value", AvroSchema(ORDER), order)
+    await kit.send(source, [(data, data), (data, None), (data, b"{}")])
+
+    class Orders(Handler):
+        topic = source
+        key_serializer = serializer.decode_message
+        value_serializer = serializer.decode_message
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            seen.append((msg.key, msg.value))
+
+        @classmethod
+        async def on_tombstone(cls, msg, ctx):
+            seen.append((msg.key, msg.value))
+
+        @classmethod
+        async def on_error(cls, e, msg, ctx):
+            failed.append(e)
+
+    seen: list[Any] = []
+    failed: list[Exception] = []
+    await handled(kit, Orders)
+    assert seen == [(order, order), (order, None)]
+    assert [type(error) for error in failed] == [DeserializationError]
 
 
 async def test_what_cannot_be_read_names_its_place_and_its_schema(kit: Kit, registry: SchemaRegistry) -> None:
