@@ -23,11 +23,12 @@ class Decoding:
 
     def __init__(self, handler: Handler | type[Handler]) -> None:
         self._name = name_of(handler)
-        given = {part: _given(handler, part) for part in _PARTS}
-        self.serializers: dict[Part, Serializer] = {
-            part: found for part, found in given.items() if isinstance(found, Serializer)
-        }
+        given: dict[Part, Any] = {part: _given(handler, part) for part in _PARTS}
+        self.serializers: dict[Part, Serializer] = {}
         """Those that are more than a callable."""
+        for part, found in given.items():
+            if isinstance(found, Serializer):
+                self.serializers[part] = found
         self._key, self._value = (_decoder(given[part]) for part in _PARTS)
 
     @property

@@ -23,10 +23,11 @@ def holds_endless_arrays(schema: Any) -> bool:
 
 
 def _takes_nothing(schema: Any, names: dict[str, Any], within: frozenset[str]) -> bool:
-    schema = names.get(schema, schema) if isinstance(schema, str) else schema
+    if isinstance(schema, str):
+        return schema == "null" or (schema in names and _takes_nothing(names[schema], names, within))
     if isinstance(schema, list):
         return False
-    kind = schema if isinstance(schema, str) else schema["type"]
+    kind = schema["type"]
     if kind in ("record", "error"):
         if schema["name"] in within:
             return True

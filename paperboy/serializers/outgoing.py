@@ -27,8 +27,8 @@ def to_bytes(serializer: Serialize, data: Any, *, part: Part, topic: str) -> byt
         if isinstance(serializer, Framed):
             encoded = serializer.for_topic(topic, part).serialize(data)
         else:
-            write = serializer.serialize if hasattr(serializer, "serialize") else serializer
-            encoded = write(data)
+            write: Any = serializer
+            encoded = getattr(write, "serialize", write)(data)
     except SchemaNotFetched as missing:
         return missing
     except Exception as error:
