@@ -91,7 +91,11 @@ def _given(handler: Handler | type[Handler], part: Part) -> Any:
     if len(given) > 1:
         raise ConfigurationError(f"{name_of(handler)} sets both {' and '.join(given)}: they are one setting, keep one.")
     for name, found in given.items():
-        if isinstance(found, Serializer) and not isinstance(found, type):
+        if isinstance(found, Serializer):
+            if isinstance(found, type):
+                raise ConfigurationError(
+                    f"{name_of(handler)}.{name} is the class {found.__name__}: give an instance of it."
+                )
             return found
         if not callable(found):
             raise ConfigurationError(

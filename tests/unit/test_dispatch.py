@@ -19,6 +19,7 @@ from paperboy.handlers.handler import BulkHandler, Handler
 from paperboy.handlers.outcome import Failing, Fate, GivenUp
 from paperboy.handlers.single import one_by_one
 from paperboy.handlers.time_limit import TimeLimit
+from paperboy.serializers import Json, String
 from paperboy.tables.partition import TablePartition, Undo, roll_back
 from paperboy.tables.stores.memory import MemoryStore
 from paperboy.tables.table import Table
@@ -735,6 +736,19 @@ def test_two_serializers_of_which_one_would_be_ignored_are_refused(part: str) ->
         assert str(caught.value) == (
             f"Views sets both {part}_serializer and {part}_deserializer: they are one setting, keep one."
         )
+
+
+def test_a_serializers_class_is_no_serializer() -> None:
+    with pytest.raises(ConfigurationError, match=r"Views.value_serializer is the class String: give an instance"):
+        compiled(handler(value_serializer=String))
+
+
+async def test_a_serializer_object_decodes() -> None:
+    dispatch = compiled(handler(key_serializer=String(), value_deserializer=Json()))
+    assert dispatch.decode is not None
+    given = record(0, b"[1]", b"a")
+    assert dispatch.decode(given) is None
+    assert (given.key, given.value) == ("a", [1])
 
 
 @pytest.mark.parametrize("wrong", ["utf-8", 7, b"", {}])

@@ -21,6 +21,7 @@ from paperboy.serializers.framed import Framed
 from paperboy.serializers.protocol import SchemaNotFetched
 from paperboy.serializers.registry_memory import MemoryRegistry
 from paperboy.serializers.schema import Schema
+from paperboy.tables import Table
 
 
 def logical(kind: str, name: str, **more: Any) -> dict[str, Any]:
@@ -472,6 +473,19 @@ def test_a_missing_extra_says_which_to_install(monkeypatch: pytest.MonkeyPatch) 
             hidden.setitem(__import__("sys").modules, module, None)
             with pytest.raises(ConfigurationError, match=rf"pip install 'paperboy-streams\[{name}\]'"):
                 make()
+
+
+def test_stores_on_disk_name_the_serializer_and_not_the_schema() -> None:
+    """For ever: a store of a table whose serializer has another name is thrown away, and restored."""
+    names = {
+        serializer: Table("orders", value_serializer=serializer).definition.split("; ")[1]
+        for serializer in (Avro(None, "string"), JsonSchema(None, {}), TIMESTAMPS)
+    }
+    assert list(names.values()) == [
+        "values: paperboy.serializers.avro.Avro",
+        "values: paperboy.serializers.json_schema.JsonSchema",
+        "values: paperboy.serializers.protobuf.Protobuf",
+    ]
 
 
 def test_the_head_is_a_zero_and_the_id() -> None:
