@@ -7,6 +7,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 9092
+SEEDS ?= 10000
 BOOTSTRAP ?=
 ARGS ?=
 
@@ -15,7 +16,7 @@ STAMP := $(VENV)/.stamp
 COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help env demo test test-fast chaos check format kafka bench dist lock clean
+.PHONY: help env demo test test-fast simulate mutants chaos check format kafka bench dist lock clean
 
 help: ## Show this.
 	@echo "make [target], and what it does:"
@@ -48,6 +49,12 @@ test: $(STAMP) ## Run every test, on the embedded broker and on a real Kafka and
 
 test-fast: $(STAMP) ## Run the tests that need nothing but Python, without the flights: about a minute.
 	@$(RUN) -m pytest -m "not kafka" --ignore-glob='*/test_flights.py' $(ARGS)
+
+simulate: $(STAMP) ## Run SEEDS (10000) seeds of the simulation on all cores, up to the first that breaks a promise; FIRST=… begins there.
+	@$(RUN) -m tests.simulation seeds --seeds $(SEEDS) --first $(or $(FIRST),0)
+
+mutants: $(STAMP) ## Let the simulation find deliberate mistakes in the engine: a table of which seed finds which.
+	@$(RUN) -m tests.simulation mutants $(ARGS)
 
 chaos: $(STAMP) ## Kill, freeze and change workers on a real Kafka, more often than make test does: PAPERBOY_CHAOS_SEED=… again.
 	@PAPERBOY_CHAOS_KILLS=$${PAPERBOY_CHAOS_KILLS:-200} PAPERBOY_CHAOS_CHANGES=$${PAPERBOY_CHAOS_CHANGES:-60} \

@@ -15,7 +15,10 @@ import traceback
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from random import Random as Chance
 from typing import Protocol, TypeVar
+
+__all__ = ["Chance", "Clock", "LoopWatch", "SystemClock", "has_threads", "in_thread", "random_id"]
 
 T = TypeVar("T")
 
@@ -33,6 +36,9 @@ class SystemClock:
 
     def time_ms(self) -> int:
         return time.time_ns() // 1_000_000
+
+
+# `Chance(seed)` draws what it drew the last time: for simulations, and nothing else.
 
 
 def random_id() -> str:

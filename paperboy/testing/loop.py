@@ -34,6 +34,12 @@ def current_process() -> Process | None:
     return _process.get()
 
 
+def process_of(handle: asyncio.Handle) -> Process | None:
+    """The process in which a callback will run; None outside of any."""
+    context: Context = handle._context  # type: ignore[attr-defined]
+    return context.get(_process)
+
+
 class ProcessLoop(asyncio.SelectorEventLoop):
     """See the module."""
 
@@ -95,7 +101,7 @@ class ProcessLoop(asyncio.SelectorEventLoop):
         self._dead.append(process)
         waiting: list[asyncio.Handle] = [*self._ready, *self._scheduled]  # type: ignore[attr-defined]
         for handle in waiting:
-            if _is_of(handle, process):
+            if process_of(handle) is process:
                 handle.cancel()
         _never_let_go([task for task in process.tasks if not task.done()])
         self._asyncgens.difference_update(process.generators)  # type: ignore[attr-defined]
@@ -142,7 +148,7 @@ class ProcessLoop(asyncio.SelectorEventLoop):
         """Close the connections of a dead process, as its kernel would."""
         for key in list(self._files.get_map().values()):
             handles = [handle for handle in key.data or () if handle is not None]
-            if any(_is_of(handle, process) for handle in handles):
+            if any(process_of(handle) is process for handle in handles):
                 self._files.unregister(key.fileobj)
                 _never_let_go(handles)
                 with contextlib.suppress(OSError):
@@ -170,11 +176,6 @@ def _standing_still() -> Iterator[None]:
         asyncio._set_running_loop(outer)
         if swap is not None:
             swap(outer, task)
-
-
-def _is_of(handle: asyncio.Handle, process: Process) -> bool:
-    context: Context = handle._context  # type: ignore[attr-defined]
-    return context.get(_process) is process
 
 
 async def _end(tasks: Iterable[asyncio.Task[Any]]) -> None:

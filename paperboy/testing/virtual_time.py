@@ -84,8 +84,16 @@ class VirtualLoop(ProcessLoop):
         self, executor: Any, func: Callable[..., T], *args: Any
     ) -> "asyncio.Future[T]":
         done: asyncio.Future[T] = self.create_future()
-        self.call_soon(_do, done, func, args)
+        seconds = self.seconds_of_work()
+        if seconds:
+            self.call_later(seconds, _do, done, func, args)
+        else:
+            self.call_soon(_do, done, func, args)
         return done
+
+    def seconds_of_work(self) -> float:
+        """How long what would go to a thread takes before it is done."""
+        return 0.0
 
 
 class _Jump(selectors.DefaultSelector):
@@ -135,8 +143,8 @@ class _Jump(selectors.DefaultSelector):
         elif timeout is None:
             raise Stuck("Nothing is left that could ever happen, and something waits for it.")
         else:
-            # 59 s and then one more are a minute, whatever floats add up to; but no timer rings before its time: two that
-            # were rung a rounding error early, and set the alarm again in turns, would keep time from ever moving.
+            # 59 s and then one more are a minute, whatever floats add up to; but no timer rings before its time: two
+            # that were rung a rounding error early, and set the alarm again in turns, would keep time from moving.
             moved, due = round(self.now + timeout, 6), self.next_timer()
             self.now = due if moved < due < moved + 1e-6 else moved
         return []

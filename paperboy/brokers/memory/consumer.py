@@ -107,7 +107,7 @@ class MemoryConsumer:
         member_id, stamp = self._member_id, self._generation
         if not self.owns(generation) or member_id is None or stamp is None:
             raise NotOwner(f"The assignment of group {self._group.name!r} on {self._cluster} is over.")
-        await asyncio.sleep(0)  # a question takes its time
+        await self._cluster.faults.meet("confirm")
         try:
             self._group.heartbeat(member_id, stamp)
         except RebalanceUnderWay as error:

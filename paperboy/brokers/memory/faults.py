@@ -21,6 +21,7 @@ Operation = Literal[
     "fence",
     "end_transaction",
     "end_transaction_ack",
+    "confirm",
 ]
 """What a client asks of a broker. The acks are the answers: where one fails, the request was carried out."""
 
