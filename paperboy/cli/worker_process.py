@@ -129,7 +129,7 @@ async def _run(engine: Engine, supervisor: SupervisorSocket, stop: asyncio.Event
         ready = False
         async with engine:
             while engine.status().running and not stop.is_set():
-                if ready is not _is_ready(engine):
+                if ready is not engine.status().ready:
                     ready = not ready
                     supervisor.tell(Report(ready=ready))
                 with contextlib.suppress(TimeoutError):
@@ -138,12 +138,6 @@ async def _run(engine: Engine, supervisor: SupervisorSocket, stop: asyncio.Event
         stopping.cancel()
     if not stop.is_set():
         supervisor.tell(Report(finished=True))
-
-
-def _is_ready(engine: Engine) -> bool:
-    """A worker that was given no task, because there are more workers than tasks, is ready too."""
-    membership = engine._membership
-    return membership is not None and membership.is_ready and all(t.ready for t in engine.status().global_tables)
 
 
 async def _stop_engine(engine: Engine, stop: asyncio.Event) -> None:

@@ -191,8 +191,13 @@ class Engine:
             for task in self._tasks()
         )
         lags = [task.lag for task in tasks]
+        membership, followers = self._membership, self._followers
         return Status(
             running=self._running.is_set(),
+            ready=membership is not None
+            and not self._stop.is_set()
+            and membership.is_ready
+            and all(follower.complete.is_set() for follower in followers),
             failure=None if self._failure is None else repr(self._failure),
             mode=self.mode,
             step=self._steps.current if self._started else None,

@@ -75,6 +75,8 @@ class GlobalTableStatus:
 @dataclass(frozen=True, slots=True)
 class Status:
     running: bool
+    ready: bool
+    """It has an assignment (if only of nothing) and all its tables: it handles what comes, until it is to stop."""
     failure: str | None
     """What has stopped it, or is just stopping it; None where nothing has."""
     mode: Mode

@@ -106,8 +106,7 @@ class Worker:
     @property
     def is_ready(self) -> bool:
         """Whether it has its share, with its tables restored."""
-        membership = self.engine._membership
-        return self.is_running and membership is not None and membership.is_ready
+        return self.is_running and self.engine.status().ready
 
     @property
     def assignments(self) -> int:

@@ -221,6 +221,7 @@ TABLE = GlobalTableStatus(
 )
 WELL = Status(
     running=True,
+    ready=True,
     failure=None,
     mode=Mode.SINGLE,
     step=None,

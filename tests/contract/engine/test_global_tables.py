@@ -77,12 +77,14 @@ async def test_it_is_complete_before_the_first_record_is_handled(kit: Kit, monke
         )
         [status] = engine.status().global_tables
         assert not status.ready
+        assert not engine.status().ready
         assert not any(task.ready for task in engine.status().tasks)
         with pytest.raises(TableError, match=r"'texts' is being restored from topic .*caught_up"):
             table.get("1")
         assert seen == []
         gate.set()
         await engine.caught_up()
+        assert engine.status().ready
         assert seen == [10_000, 10_000]
         assert engine.status().restored == 10_000
 

@@ -195,3 +195,23 @@ async def test_after_a_restart_of_all_a_worker_gets_the_tasks_whose_stores_lie_i
         found = after[2:]
         assert [partitions_of(engine) for engine in found] == had[::-1][2:]
         assert [engine.status().restored for engine in found] == [0, 0]
+
+
+async def test_a_worker_is_ready_from_its_assignment_to_its_stop(kit: Kit) -> None:
+    """Also one that is given nothing, because there are more workers than tasks."""
+    source = await kit.topic("views")
+
+    class Views(Handler):
+        topic = source
+
+    one, other = kit.engine(Views), kit.engine(Views)
+    assert not one.status().ready
+    async with one:
+        await until(lambda: one.status().ready)
+        assert len(one.status().tasks) == 1
+        async with other:
+            await until(lambda: one.status().ready and other.status().ready)
+            assert sorted(len(engine.status().tasks) for engine in (one, other)) == [0, 1]
+        assert not other.status().ready
+        await one.stop()
+        assert not one.status().ready, "it finishes what is in hand, and takes nothing more"
