@@ -4,14 +4,15 @@ import struct
 from dataclasses import dataclass
 
 import pytest
-from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED, PartitionRecords
+from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED, FetchResult, PartitionRecords
+from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paperboy.brokers.kafka.unpack import unpacked
+from paperboy.brokers.kafka.unpack import _GetAll, unpacked
 from paperboy.brokers.protocol import TopicPartition
 
 PARTITION = TopicPartition("views", 3)
@@ -118,6 +119,25 @@ def test_a_damaged_batch_is_refused() -> None:
     data[-1] ^= 1
     with pytest.raises(CorruptRecordException, match="views"):
         unpacked(fetched(bytes(data), 0, [], READ_COMMITTED))
+
+
+@pytest.mark.parametrize("damaged", [1, 2, 3])
+async def test_a_chunk_with_a_damaged_batch_is_fetched_anew_and_not_gone_on_with_behind_it(damaged: int) -> None:
+    data = bytearray(log_of([Batch(((b"key", b"value", ()),)) for _ in range(3)], 0))
+    data[len(data) * damaged // 3 - 1] ^= 1  # its end
+    subscription = SubscriptionState()
+    subscription.assign_from_user([PARTITION])
+    assignment = subscription.subscription.assignment
+    assignment.state_value(PARTITION).seek(0)
+    result = FetchResult(
+        PARTITION, assignment=assignment, partition_records=fetched(bytes(data), 0, [], READ_COMMITTED), backoff=0
+    )
+    take = _GetAll(result)
+    with pytest.raises(CorruptRecordException):
+        take()
+    assert take() == []
+    assert not result.has_more(), "which has it fetched anew"
+    assert assignment.state_value(PARTITION).position == 0
 
 
 def test_headers_come_in_their_order_with_duplicates() -> None:

@@ -37,11 +37,13 @@ class _GetAll:
         if self._begun or max_records is not None:
             self._begun = True
             return FetchResult.getall(result, max_records)  # type: ignore[no-any-return]
-        if not result.check_assignment(result._topic_partition) or not result.has_more():
+        if not result.has_more() or not result.check_assignment(result._topic_partition):
             return []
-        records = unpacked(result._partition_records)
-        result._update_position()
-        result._partition_records = None
+        try:
+            records = unpacked(result._partition_records)
+            result._update_position()
+        finally:  # a damaged batch is fetched anew: to go on behind it would pass over it, and what came before
+            result._partition_records = None
         return records
 
 
