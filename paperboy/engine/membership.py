@@ -1,6 +1,7 @@
 """This worker's part in its group: the tasks it was given, opened, fed and given back."""
 
 import asyncio
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from paperboy.brokers.protocol import RESETTING, Assignment, Record, TopicPartition, TransactionalProducer
@@ -28,6 +29,11 @@ _FETCH_TIMEOUT_SEC = 0.1
 """A fetch cannot be interrupted: this is how long a partition that gets room may wait for the running one."""
 _STALE_SEC = 5.0
 """An end offset that was heard longer ago is asked for again."""
+_BACKOFF_SEC = 0.1
+"""How long fetching waits after a failure; twice as long after each further one."""
+_FORGOTTEN_SEC = 30.0
+"""Failed fetches this far apart have nothing to do with each other. That one between them has brought something tells
+nothing: it may be a single partition that cannot be read."""
 _RESTORES_AT_ONCE = 4
 LAST_CHECKPOINT_SEC = 10.0
 """How long a task may take, beyond ``drain_timeout_sec``, to checkpoint what has finished; and then to give that up."""
@@ -79,6 +85,9 @@ class Membership:
         self._runners: dict[TaskId, asyncio.Task[None]] = {}
         self._restoring = asyncio.Semaphore(_RESTORES_AT_ONCE)
         self._room = asyncio.Event()
+        self._fetch_failures = 0
+        """Of late."""
+        self._fetch_failed_at = -math.inf
         self._stopping = False
         assignor.recency = self._recency
 
@@ -201,16 +210,18 @@ class Membership:
         while not self._stopping:
             self._room.clear()
             wanted = [partition for task in self.tasks.values() if task.ready for partition in task.sources.wanted()]
-            if not wanted:
-                await consumer.fetch((), 0)  # hears what has gone wrong in the background
-                await self._until_room()
-                continue
             try:
-                chunks = await consumer.fetch(wanted, _FETCH_TIMEOUT_SEC)
+                # Without a partition it hears what has gone wrong in the background.
+                chunks = await consumer.fetch(wanted, _FETCH_TIMEOUT_SEC if wanted else 0)
             except OffsetOutOfRange as error:
                 self._begin_again(error)
-                continue
-            self._feed(wanted, chunks)
+            except BrokerError as error:
+                await self._fetch_again(error)
+            else:
+                if wanted:
+                    self._feed(wanted, chunks)
+                else:
+                    await self._until_room()
 
     async def ask_for_ends(self) -> None:
         """Ask for the end offsets that fetches have not brought for a while."""
@@ -385,6 +396,25 @@ class Membership:
         for task in self.tasks.values():
             if partition in task.sources:
                 task.go_back(error)
+
+    async def _fetch_again(self, error: BrokerError) -> None:
+        """After a while, from where the tasks stand: chunks of other partitions may have been lost with the error.
+
+        Raises:
+            BrokerError: fetches go on failing.
+        """
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._fetch_failed_at >= _FORGOTTEN_SEC:
+            self._fetch_failures = 0
+        self._fetch_failures += 1
+        self._fetch_failed_at = loop.time()
+        if self._fetch_failures >= self._options.checkpoint_attempts:
+            raise error
+        _log.warning("fetch failed", attempt=self._fetch_failures, error=str(error))
+        await asyncio.sleep(_BACKOFF_SEC * 2 ** (self._fetch_failures - 1))
+        for task in self.tasks.values():
+            if task.ready:
+                self._wiring.consumer.seek({each.partition: each.fetched for each in task.sources}, task.generation)
 
     def _feed(self, wanted: Sequence[TopicPartition], chunks: Mapping[TopicPartition, list[Record]]) -> None:
         """Hand what was fetched to the tasks that have these partitions now.

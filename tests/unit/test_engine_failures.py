@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from paperboy import CheckpointError, Handler, OffsetOutOfRange, Table
+from paperboy import CheckpointError, Engine, Handler, OffsetOutOfRange, Table
 from paperboy.brokers.memory import MemoryCluster, memory_cluster
 from paperboy.brokers.memory.producer import MemoryProducer
 from paperboy.brokers.protocol import TopicPartition, TopicSpec
@@ -15,7 +15,7 @@ from paperboy.errors import BrokerError, StoreError
 from paperboy.serializers.values import decode_value, encode_value
 from paperboy.tables.keys import encode_key
 from paperboy.tables.stores.memory import MemoryStore
-from tests.contract.engine.kit import Kit, until
+from tests.contract.engine.kit import Kit, said, until
 from tests.unit.test_memory_broker_time import run
 
 
@@ -713,3 +713,87 @@ async def test_a_worker_that_stood_still_past_its_session_writes_nothing_over_th
             await until(lambda: not zombie.status().tasks or not zombie.status().tasks[0].ready)
             last = (await kit.read(f"{kit.group}-views-changelog"))[-1]
             assert decode_value(last.value) == 10
+
+
+# Fetches that fail.
+
+
+class Fetches:
+    """The next fetch of `engine`'s consumer that brings something fails once it has moved on, as where one of its
+    partitions cannot be read: what was fetched of the others is gone."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.lost = 0
+        consumer: Any = engine._membership._wiring.consumer  # type: ignore[union-attr]
+        fetch = consumer.fetch
+
+        async def losing(*args: Any) -> Any:
+            chunks = await fetch(*args)
+            if chunks and not self.lost:
+                self.lost = sum(map(len, chunks.values()))
+                raise BrokerError("one partition is damaged")
+            return chunks
+
+        consumer.fetch = losing
+
+
+def noting_offsets(source: str, seen: list[Any]) -> type[Handler]:
+    class Noting(Handler):
+        topic = source
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            seen.append((msg.partition, msg.offset))
+
+    return Noting
+
+
+async def test_a_fetch_that_fails_is_tried_again(kit: Kit, caplog: pytest.LogCaptureFixture) -> None:
+    source = await kit.topic("views")
+    seen: list[Any] = []
+    async with kit.engine(noting_offsets(source, seen)) as engine:
+        for _ in range(3):
+            cluster_of(kit).faults.fail_next("fetch", BrokerError("the broker is confused"))
+        await kit.send(source, [(b"a", b"x")] * 5)
+        await engine.caught_up()
+    assert seen == [(0, offset) for offset in range(5)]
+    failed = said(caplog, "fetch failed")
+    assert [line["attempt"] for line in failed] == [1, 2, 3]
+    assert {line["error"] for line in failed} == {"the broker is confused"}
+
+
+async def test_what_a_failed_fetch_had_brought_of_other_partitions_is_fetched_again(kit: Kit) -> None:
+    source = await kit.topic("views", partitions=2)
+    seen: list[Any] = []
+    async with kit.engine(noting_offsets(source, seen)) as engine:
+        await engine.caught_up()
+        fetches = Fetches(engine)
+        for partition in range(2):
+            await kit.send(source, [(b"a", b"x")] * 5, partition)
+        await engine.caught_up()
+    assert fetches.lost, "the fault hit"
+    assert sorted(seen) == [(partition, offset) for partition in range(2) for offset in range(5)]
+
+
+async def test_fetches_that_go_on_failing_stop_the_engine_with_what_they_said(kit: Kit) -> None:
+    source = await kit.topic("views")
+    for _ in range(3):
+        cluster_of(kit).faults.fail_next("fetch", BrokerError("the broker is confused"))
+    with pytest.raises(BrokerError, match="the broker is confused"):
+        await kit.engine(noting_offsets(source, []), checkpoint_attempts=3).start()
+
+
+def test_fetches_that_fail_now_and_then_do_not_add_up(kit: Kit) -> None:
+    async def scenario() -> None:
+        source = await kit.topic("views")
+        seen: list[Any] = []
+        async with kit.engine(noting_offsets(source, seen), checkpoint_attempts=2) as engine:
+            for _ in range(5):
+                await engine.caught_up()
+                cluster_of(kit).faults.fail_next("fetch", BrokerError("the broker is confused"))
+                await kit.send(source, [(b"a", b"x")])
+                await asyncio.sleep(60)
+            await engine.caught_up()
+        assert len(seen) == 5
+
+    run(scenario())
