@@ -199,7 +199,8 @@ class Lanes:
         return track is not None and len(track.window) > 0
 
     def feed(self, source: Source, until: int | None) -> int:
-        """Take records, up to the first with a timestamp above `until`, as far as the lanes can use them soon.
+        """Take records, up to the first with a timestamp above `until`, as far as the lanes can use them soon: either
+        those that are to be handled one by one, or the others.
 
         Returns:
             How many.
@@ -208,13 +209,13 @@ class Lanes:
         if track is None:
             track = self._tracks[source.partition] = _Track(source)
         window, concurrency = track.window, track.concurrency
-        fed = 0
+        fed, apart = 0, source.is_isolated
         track.dry = False
         while window.ready < concurrency and (room := _SPAN * concurrency - len(window)) > 0:
             if window.bytes >= self._room_bytes:
                 break
             head = source.head_timestamp
-            if head is None or (until is not None and head > until):
+            if head is None or (until is not None and head > until) or source.is_isolated is not apart:
                 track.dry = True
                 break
             records = source.take_bulk(1 if until is not None else min(room, concurrency))

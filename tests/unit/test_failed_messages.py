@@ -1,82 +1,25 @@
-"""What becomes of messages that fail, with an engine around them: on a broker in memory, in virtual time."""
+"""Messages that are given up: what becomes of them, of dead letters that cannot be written, and of hostile ones."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
-from paperboy import (
-    BulkHandler,
-    CircuitBreaker,
-    DeadLetter,
-    Engine,
-    Exponential,
-    Handler,
-    Retry,
-    Table,
-)
-from paperboy.brokers.memory import MemoryCluster
-from paperboy.brokers.protocol import Record, TopicPartition, TopicSpec
+from paperboy import BulkHandler, DeadLetter, Retry, Table
 from paperboy.errors import TopicNotFound
 from paperboy.testing import EngineTest
-
-Hook = Callable[..., Awaitable[Any]]
+from tests.unit.failing_kit import (
+    AT_ONCE,
+    cluster_of,
+    committed,
+    engine_of,
+    handler,
+    headers,
+    make_anew,
+    tried,
+)
 
 pytestmark = pytest.mark.time_limit(30)
-
-AT_ONCE = Exponential("1ms", factor=1, jitter=0)
-EVERY_SECOND = Exponential("1s", factor=1, jitter=0)
-
-
-def engine_of(*handlers: Any, **options: Any) -> Engine:
-    return Engine(*handlers, **{"bootstrap_servers": "kafka.example:9092", "group_id": "g", **options})
-
-
-def handler(on_message: Hook | None = None, base: type[Handler] = Handler, /, **body: Any) -> type[Handler]:
-    """A handler of topic "in" with these hooks, given as plain async functions of what their names say."""
-    hooks = {name: staticmethod(given) if asyncio.iscoroutinefunction(given) else given for name, given in body.items()}
-    if on_message is not None:
-        hooks["on_message"] = staticmethod(on_message)
-    return type("Failing", (base,), {"topic": "in", **hooks})
-
-
-def tried(seen: list[Any], fails: Callable[[Any], bool] = lambda msg: msg.value == b"bad") -> Hook:
-    """An on_message that notes offset and attempt, and raises where it is told to."""
-
-    async def on_message(msg: Any, ctx: Any) -> None:
-        seen.append((msg.offset, ctx.attempt))
-        if fails(msg):
-            raise ValueError(f"offset {msg.offset}")
-
-    return on_message
-
-
-def cluster_of(t: EngineTest) -> MemoryCluster:
-    cluster: MemoryCluster = t._open.backdoor._cluster  # type: ignore[attr-defined]
-    return cluster
-
-
-def make_anew(t: EngineTest, topic: str, partitions: int = 1, **config: str) -> None:
-    cluster = cluster_of(t)
-    cluster.delete_topics([topic])
-    settings = {setting.replace("_", "."): value for setting, value in config.items()}
-    cluster.create_topics([TopicSpec(topic, partitions, None, settings)])
-
-
-def committed(t: EngineTest, topic: str = "in", partition: int = 0) -> int | None:
-    where = TopicPartition(topic, partition)
-    return cluster_of(t).committed("g", [where])[where]
-
-
-def headers(record: Record) -> dict[str, str]:
-    """Ours, without their prefix."""
-    return {
-        name.removeprefix("paperboy."): data.decode() for name, data in record.headers if name.startswith("paperboy.")
-    }
-
-
-# Dead letters.
 
 
 async def test_a_handler_of_lists_gets_its_message_again_as_it_was() -> None:
@@ -214,214 +157,6 @@ async def test_a_dead_letter_topic_that_is_deleted_stops_the_engine_where_nothin
         assert isinstance(raised.value.__cause__, ValueError)
         assert any("put with the dead letters in 'in-dlt'" in note for note in raised.value.__notes__)
         assert committed(t) == 2, "what came before it"
-
-
-# Waiting.
-
-
-async def test_a_message_that_is_tried_again_at_once_lets_the_event_loop_turn() -> None:
-    turned = asyncio.Event()
-    attempts = 0
-
-    async def on_message(msg: Any, ctx: Any) -> None:
-        nonlocal attempts
-        attempts = ctx.attempt
-        if attempts == 1:
-            asyncio.get_running_loop().call_soon(turned.set)
-        if not turned.is_set() and attempts < 1_000:
-            ctx.retry_later(0)
-
-    async with EngineTest(engine_of(handler(on_message))) as t:
-        await t.send("in", "v")
-        await t.settle()
-    assert 1 < attempts < 10
-
-
-async def test_what_a_bulk_did_behind_a_message_that_waits_does_not_count_it_anew() -> None:
-    seen: list[Any] = []
-
-    async def on_finished_handling(msgs: Any, ctx: Any) -> None:
-        if msgs[0].offset == 0:
-            ctx.skip("nothing of it is needed")
-
-    engine = engine_of(
-        handler(
-            tried(seen),
-            on_finished_handling=on_finished_handling,
-            retry=Retry(attempts=3, backoff=EVERY_SECOND),
-            dead_letter=DeadLetter(),
-        ),
-        bulk_mode_threshold=1,
-    )
-    async with EngineTest(engine) as t:
-        await t.stop()
-        for value in ("good", "good", "bad", "good"):
-            await t.send("in", value)
-        await t.restart()
-        await t.settle()
-        assert seen == [(0, 1), (1, 1), (2, 1), (2, 2), (2, 3), (3, 1)]
-        assert [headers(dead)["offset"] for dead in t.dead_letters("in")] == ["2"]
-
-
-async def test_a_dead_letter_is_not_lost_with_the_bulk_that_it_stood_in() -> None:
-    async def on_finished_handling(msgs: Any, ctx: Any) -> None:
-        ctx.skip("of those that it is given")
-
-    failing = handler(tried([]), on_finished_handling=on_finished_handling, dead_letter=DeadLetter())
-    engine = engine_of(failing, bulk_mode_threshold=1)
-    async with EngineTest(engine) as t:
-        await t.stop()
-        for value in ("good", "bad", "good"):
-            await t.send("in", value)
-        await t.restart()
-        await t.settle()
-        assert [headers(dead)["offset"] for dead in t.dead_letters("in")] == ["1"]
-        assert (engine.status().passed_over, engine.status().dead_lettered) == (2, 1)
-
-
-async def test_other_topics_of_a_task_go_on_while_a_message_of_lanes_waits() -> None:
-    seen: list[Any] = []
-    others: list[int] = []
-    table = Table("t")
-
-    async def count(msg: Any, ctx: Any) -> None:
-        others.append(msg.offset)
-        table["others"] = len(others)
-
-    engine = engine_of(
-        handler(tried(seen), concurrency=3, retry=Retry(delays=["1h"])),
-        handler(count, topic="other"),
-        fail_on_exception=False,
-    )
-    engine.register_table(table)
-    async with EngineTest(engine) as t:
-        await t.send("in", "bad", key="a")
-        await t.advance("1s")
-        for _ in range(3):
-            await t.send("other", "v")
-            await t.send("in", "good", key="b")
-        await t.send("in", "good", key="a")
-        await t.advance("10s")
-        assert others == [0, 1, 2]
-        assert seen == [(0, 1), (1, 1), (2, 1), (3, 1)]
-        assert t.table("t") == {"others": 3}
-        await t.advance("1h")
-        assert seen[4:] == [(0, 2), (4, 1)]
-        await t.send("other", "v")
-        await t.settle()
-        assert others == [0, 1, 2, 3]
-
-
-async def test_nothing_of_a_task_that_was_given_back_is_handled_again_there() -> None:
-    running = 0
-    most = 0
-
-    async def on_message(msg: Any, ctx: Any) -> None:
-        nonlocal running, most
-        running += 1
-        most = max(most, running)
-        try:
-            await asyncio.sleep(3600)
-        except asyncio.CancelledError:
-            raise ConnectionError("as some clients put it") from None
-        finally:
-            running -= 1
-
-    engine = engine_of(handler(on_message, concurrency=3, retry=Retry(backoff=EVERY_SECOND)), drain_timeout_sec=1)
-    async with EngineTest(engine) as t:
-        await t.send("in", "v", key="k")
-        await t.advance("1s")
-        await t.rebalance()
-        await t.advance("10s")
-        assert (running, most) == (1, 1)
-        await t.crash()
-
-
-# The circuit breaker.
-
-AWAY = CircuitBreaker(failures=1, within="10s", pause="30s", on=(ConnectionError,))
-
-
-async def test_a_probe_that_is_given_up_does_not_close_the_breaker_of_lanes() -> None:
-    running = 0
-    most: list[int] = []
-    is_away = True
-
-    async def on_message(msg: Any, ctx: Any) -> None:
-        nonlocal running
-        running += 1
-        most.append(running)
-        await asyncio.sleep(0.01)
-        running -= 1
-        if msg.offset == 0 and len(most) > 2:
-            raise ValueError("it is no fault of what is away")
-        if is_away:
-            raise ConnectionError("away")
-
-    engine = engine_of(handler(on_message, concurrency=2, circuit_breaker=AWAY, dead_letter=DeadLetter()))
-    async with EngineTest(engine) as t:
-        for number in range(6):
-            await t.send("in", "v", key=str(number))
-        await t.advance("29s")
-        assert most == [1, 2]
-        await t.advance("5s")
-        assert most == [1, 2, 1, 1], "one probe after the other"
-        assert [headers(dead)["error.class"] for dead in t.dead_letters("in")] == ["ValueError"]
-        is_away = False
-        await t.settle()
-        assert engine.status().dead_lettered == 1
-
-
-@pytest.mark.parametrize("threshold", [1, 10_000], ids=["bulk", "single"])
-@pytest.mark.parametrize("hooks", ["on_bulk", "on_finished_handling"])
-async def test_a_breaker_pauses_a_handler_of_bulks_that_declares_nothing_else(threshold: int, hooks: str) -> None:
-    calls = 0
-    is_away = True
-
-    async def hook(msgs: Any, ctx: Any) -> None:
-        nonlocal calls
-        calls += 1
-        if is_away:
-            raise ConnectionError("away")
-
-    failing = handler(
-        None, BulkHandler, circuit_breaker=CircuitBreaker(failures=1, on=(ConnectionError,)), **{hooks: hook}
-    )
-    engine = engine_of(failing, bulk_mode_threshold=threshold)
-    async with EngineTest(engine) as t:
-        await t.stop()
-        for _ in range(4):
-            await t.send("in", "v")
-        await t.restart()
-        await t.advance("5s")
-        assert (calls, engine.status().paused) == (1, 1)
-        await t.advance("30s")
-        assert (calls, engine.status().paused) == (2, 2)
-        assert engine.health().ok
-        is_away = False
-        await t.advance("30s")
-        await t.settle()
-        assert engine.status().handled == 4
-
-
-@pytest.mark.parametrize("lanes", [1, 3])
-async def test_a_task_that_is_held_by_the_breaker_of_another_is_not_stalled(lanes: int) -> None:
-    async def on_message(msg: Any, ctx: Any) -> None:
-        if msg.partition == 0:
-            raise ConnectionError("away")
-        await asyncio.sleep(0.5)
-
-    breaker = CircuitBreaker(failures=1, pause="5m", on=(ConnectionError,))
-    engine = engine_of(handler(on_message, concurrency=lanes, circuit_breaker=breaker))
-    async with EngineTest(engine, partitions=2) as t:
-        for _ in range(20):
-            await t.send("in", "v", key="same", partition=1)
-        await t.advance("1s")
-        await t.send("in", "v", key="same", partition=0)
-        await t.advance("4m")
-        assert engine.health().reasons == ()
-        assert 0 < engine.status().handled < 10
-        await t.crash()
 
 
 # Hostile messages, and hostile errors.
