@@ -24,6 +24,15 @@ class Administration(Broker, Protocol):
         there is none."""
         ...
 
+    async def delete_records(self, before: Mapping[TopicPartition, int]) -> None:
+        """Delete the records below an offset of each partition, and return when they are gone.
+
+        Raises:
+            TopicNotFound: one of them does not exist.
+            BrokerError: an offset lies beyond the end, or a topic is compacted and nothing else.
+        """
+        ...
+
 
 def open_administration(
     bootstrap_servers: str,

@@ -2,15 +2,20 @@
 
 from typing import cast
 
+import pytest
+
 from paperboy.brokers.protocol import Broker, TopicPartition, TopicSpec
 from paperboy.cli.administration import Administration
+from paperboy.errors import BrokerError, TopicNotFound
 from tests.contract.conftest import (
     OpenBroker,
     connected,
     new_partition,
     new_topic,
+    read_all,
     truncate,
     unique,
+    write,
     write_records,
 )
 
@@ -68,3 +73,46 @@ async def test_what_was_deleted_is_not_found_by_its_time(broker: OpenBroker) -> 
         await truncate(connection, partition, before=2)
         found: dict[TopicPartition, int] = await administration(connection).offsets_since([partition], now - 1000)
         assert found == {partition: 2}
+
+
+async def test_records_below_an_offset_are_deleted_and_what_is_written_next_comes_behind_those_that_stay(
+    broker: OpenBroker,
+) -> None:
+    async with connected(broker) as connection:
+        topic = await new_topic(connection, partitions=2)
+        first, other = TopicPartition(topic, 0), TopicPartition(topic, 1)
+        for partition in (first, other):
+            await write(connection, partition, b"a", b"b", b"c")
+        await administration(connection).delete_records({first: 2})
+        assert await connection.beginning_offsets([first, other]) == {first: 2, other: 0}
+        await administration(connection).delete_records({first: 3, other: 1})
+        await administration(connection).delete_records({first: 1})
+        await administration(connection).delete_records({})
+        assert await connection.beginning_offsets([first, other]) == {first: 3, other: 1}
+        await write(connection, first, b"d")
+        assert [(record.offset, record.value) for record in await read_all(connection, first)] == [(3, b"d")]
+
+
+async def test_records_of_a_topic_that_is_compacted_and_nothing_else_are_not_deleted(broker: OpenBroker) -> None:
+    async with connected(broker) as connection:
+        for policy, deletes in (("compact", False), ("compact,delete", True)):
+            partition = await new_partition(connection, {"cleanup.policy": policy})
+            await write_records(connection, partition, [(b"key", b"a", (), connection.clock.time_ms())])
+            if deletes:
+                await administration(connection).delete_records({partition: 1})
+            else:
+                with pytest.raises(BrokerError, match="Deleting|deleted"):
+                    await administration(connection).delete_records({partition: 1})
+            begins = await connection.beginning_offsets([partition])
+            assert begins == {partition: int(deletes)}
+
+
+async def test_records_beyond_the_end_and_of_topics_that_do_not_exist_are_not_deleted(broker: OpenBroker) -> None:
+    async with connected(broker) as connection:
+        partition = await new_partition(connection)
+        await write(connection, partition, b"a")
+        with pytest.raises(BrokerError):
+            await administration(connection).delete_records({partition: 2})
+        assert await connection.beginning_offsets([partition]) == {partition: 0}
+        with pytest.raises(TopicNotFound):
+            await administration(connection).delete_records({TopicPartition(unique("topic"), 0): 1})

@@ -7,7 +7,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaTopicPartition
 from aiokafka import errors as kafka_errors
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.record import default_records
@@ -188,6 +188,25 @@ class KafkaBroker:
             partition: end if (since := found.get(partition)) is None else since.offset
             for partition, end in ends.items()
         }
+
+    async def delete_records(self, before: Mapping[TopicPartition, int]) -> None:
+        """Delete the records below an offset of each partition, and return when they are gone.
+
+        Raises:
+            TopicNotFound: one of them does not exist.
+            BrokerError: an offset lies beyond the end, or a topic is compacted and nothing else.
+        """
+        if not before:
+            return
+        with translating(f"Deleting records on {self.name}"):
+            names = {partition.topic for partition in before}
+            for name in sorted(names - (await topic_metadata(self._connected, names)).keys()):
+                raise kafka_errors.UnknownTopicOrPartitionError(f"topic {name!r}")
+            await self._retrying(
+                lambda: self._connected.delete_records(
+                    {KafkaTopicPartition(*partition): RecordsToDelete(offset) for partition, offset in before.items()}
+                )
+            )
 
     async def committed(
         self, group_id: str, partitions: Collection[TopicPartition]

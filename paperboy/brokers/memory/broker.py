@@ -122,6 +122,24 @@ class MemoryBroker:
         await self._meet("offsets")
         return {partition: self.cluster.log(partition).offset_since(time_ms) for partition in partitions}
 
+    async def delete_records(self, before: Mapping[TopicPartition, int]) -> None:
+        """Delete the records below an offset of each partition, and return when they are gone.
+
+        Raises:
+            TopicNotFound: one of them does not exist.
+            BrokerError: an offset lies beyond the end, or a topic is compacted and nothing else.
+        """
+        await self._meet("delete")
+        for partition, offset in before.items():
+            policy = self.cluster.topic(partition.topic).config["cleanup.policy"]
+            end = self.cluster.log(partition).end_offset
+            if "delete" not in policy.split(","):
+                raise BrokerError(f"Records of {partition} cannot be deleted: its cleanup.policy is {policy}.")
+            if not 0 <= offset <= end:
+                raise BrokerError(f"Records of {partition} below {offset} cannot be deleted: it ends at {end}.")
+        for partition, offset in before.items():
+            self.cluster.delete_records(partition, offset)
+
     async def committed(
         self, group_id: str, partitions: Collection[TopicPartition]
     ) -> dict[TopicPartition, int | None]:
