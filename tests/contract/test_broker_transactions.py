@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
 from paperboy.brokers.protocol import Broker, TopicPartition, TransactionalProducer
 from paperboy.clock import SystemClock
-from paperboy.errors import BrokerError, ProducerFenced
+from paperboy.errors import BrokerError, ProducerFenced, RecordTooLarge
 from tests.contract.conftest import (
     PATIENCE_SEC,
     OpenBroker,
@@ -163,6 +163,22 @@ async def test_a_fenced_producer_may_begin_anew_and_fences_in_turn(broker: OpenB
             await one.commit(unique("group"), {})
             with pytest.raises(BrokerError):
                 await other.commit(unique("group"), {})
+        assert await values(connection, target, 1) == [b"1"]
+
+
+async def test_a_transaction_of_which_a_record_was_refused_is_aborted_and_the_next_one_passes(
+    broker: OpenBroker,
+) -> None:
+    async with connected(broker) as connection:
+        target = await new_partition(connection, {"max.message.bytes": "1000"})
+        async with transactions(connection, unique("id")) as producer:
+            with pytest.raises(RecordTooLarge):
+                await send(producer, target, bytes(2000))
+            with suppress(BrokerError):
+                await producer.abort()
+            await producer.start()
+            await send(producer, target, b"1")
+            await producer.commit(unique("group"), {})
         assert await values(connection, target, 1) == [b"1"]
 
 

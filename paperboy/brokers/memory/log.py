@@ -60,8 +60,11 @@ class PartitionLog:
         return base
 
     def end_transaction(self, transactional_id: str, *, commits: bool) -> None:
-        """Append the marker that ends a transaction. What was aborted is never handed out."""
-        ranges = self._open.pop(transactional_id)
+        """Append the marker that ends a transaction, even one of which nothing was taken.
+
+        What was aborted is never handed out.
+        """
+        ranges = self._open.pop(transactional_id, [])
         if not commits:
             aborted = {offset for offsets in ranges for offset in offsets}
             self._entries = [entry for entry in self._entries if entry[0] not in aborted]
