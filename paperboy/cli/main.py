@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from paperboy import __version__
-from paperboy.cli import reset_command, table_command, worker_command
+from paperboy.cli import dlt_command, reset_command, table_command, worker_command
 from paperboy.cli.errors import Misuse
 from paperboy.errors import PaperboyError
 
@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="paperboy", description="Look after stateful stream processing on Kafka.")
     parser.add_argument("--version", action="version", version=f"paperboy {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    dlt_command.add_to(commands)
     reset_command.add_to(commands)
     table_command.add_to(commands)
     worker_command.add_to(commands)

@@ -16,7 +16,7 @@ A global table shows a topic that is not the group's own: neither is touched.
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -25,6 +25,7 @@ from paperboy.brokers.protocol import RESETTING, TopicPartition, TopicSpec
 from paperboy.cli.administration import Administration
 from paperboy.cli.loading import Definition
 from paperboy.cli.local_state import held_homes, homes_of, remove_store, stores_in
+from paperboy.cli.moments import milliseconds
 from paperboy.cli.shown import counted
 from paperboy.clock import in_thread
 from paperboy.engine.topology import changelog_spec, check_changelog, partition_count, topic_groups
@@ -157,7 +158,6 @@ async def carry_out(reset: Reset, broker: Administration, report: Callable[[str]
         report(f"group {reset.group_id!r} stands where it is to begin")
 
 
-_EPOCH, _MILLISECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(milliseconds=1)
 _COMMITTED = {None: "none", RESETTING: "in the middle of a reset"}
 
 
@@ -166,7 +166,7 @@ async def _starts(broker: Administration, inputs: Sequence[TopicPartition], star
         return await broker.beginning_offsets(inputs)
     if start == "latest":
         return await broker.end_offsets(inputs)
-    return await broker.offsets_since(inputs, -((_EPOCH - start) // _MILLISECOND))
+    return await broker.offsets_since(inputs, milliseconds(start))
 
 
 def _changelog_reset(found: TopicSpec | None, spec: TopicSpec) -> ChangelogReset:

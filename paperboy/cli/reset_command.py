@@ -2,11 +2,11 @@
 
 import argparse
 import sys
-from datetime import UTC, datetime
 from typing import Any
 
 from paperboy.cli.administration import Administration, open_administration
 from paperboy.cli.loading import definition_of, load_engine
+from paperboy.cli.moments import moment
 from paperboy.cli.progress import progress_bar
 from paperboy.cli.reset import Reset, Start, carry_out, described, plan
 
@@ -78,12 +78,11 @@ def _start(text: str) -> Start:
     if text in _NAMED_STARTS:
         return _NAMED_STARTS[text]
     try:
-        time = datetime.fromisoformat(text)
+        return moment(text)
     except ValueError:
         raise argparse.ArgumentTypeError(
             f"{text!r} is neither earliest nor latest nor a time such as 2026-11-21T08:30:00+01:00."
         ) from None
-    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
 
 
 _NAMED_STARTS: dict[str, Start] = {"earliest": "earliest", "latest": "latest"}

@@ -3,7 +3,7 @@
 import json
 import math
 from ast import literal_eval
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -92,6 +92,18 @@ def line(form: Any) -> str:
 def counted(count: int, noun: str) -> str:
     """As in "1 key", "2 keys"."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def print_columns(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> None:
+    """Aligned: the first column and the last to the left, numbers to the right."""
+    texts = [head, *(tuple(map(str, row)) for row in rows)]
+    widths = [max(len(text[column]) for text in texts) for column in range(len(head))]
+    for text in texts:
+        first, *middle, last = (
+            cell.ljust(width) if column in (0, len(head) - 1) else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(text, widths, strict=True))
+        )
+        print("  ".join([first, *middle, last]).rstrip())
 
 
 def escaped(data: bytes) -> str:

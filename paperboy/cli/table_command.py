@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-from collections.abc import Iterable
 from contextlib import aclosing
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ from paperboy.cli.changelogs import changelogs_on, extents
 from paperboy.cli.errors import Misuse
 from paperboy.cli.parts import Entry, Part, StorePart
 from paperboy.cli.progress import progress_bar
-from paperboy.cli.shown import JSON_FORMS, counted, line
+from paperboy.cli.shown import JSON_FORMS, counted, line, print_columns
 from paperboy.cli.source import is_address, source_of
 from paperboy.cli.verify import Difference, Equal, Outdated, Verdict, verify
 
@@ -58,14 +57,14 @@ async def _list(given: argparse.Namespace) -> bool:
         async with source.connected(source.address) as broker:
             found = await extents(broker, await changelogs_on(broker, source.table, source.definition))
         rows = [(changelog.topic, changelog.partition, begin, end) for changelog, begin, end in found]
-        _print_columns(("CHANGELOG", "PARTITION", "BEGIN", "END"), rows)
+        print_columns(("CHANGELOG", "PARTITION", "BEGIN", "END"), rows)
         return False
     stores = source.stores()
     listed = [
         (part.table, part.partition, f"~{part.store.len_estimate()}", part.offset, part.size_bytes, part.path)
         for part in stores
     ]
-    _print_columns(("TABLE", "PARTITION", "ENTRIES", "OFFSET", "BYTES", "DIRECTORY"), listed)
+    print_columns(("TABLE", "PARTITION", "ENTRIES", "OFFSET", "BYTES", "DIRECTORY"), listed)
     return stores.unreadable > 0
 
 
@@ -103,7 +102,7 @@ async def _stats(given: argparse.Namespace) -> bool:
         rows += of_table
         sums = [sum(column) for column in zip(*(each[2:5] for each in of_table), strict=True)]
         rows.append((table, "all", *sums, max(each.largest_value for each in of_table), "", ""))
-    _print_columns(
+    print_columns(
         ("TABLE", "PARTITION", "ENTRIES", "KEY BYTES", "VALUE BYTES", "LARGEST VALUE", "OFFSET", "TAKES"), rows
     )
     return source.unreadable
@@ -170,15 +169,3 @@ def _sentence(verdict: Verdict, part: StorePart) -> str:
             where = "" if offset is None else f" at offset {offset}"
             return f"DIFFERS first in key {line(part.reading.key(key))}: it has {has}, its changelog {says}{where}"
     return f"WRONG: {verdict.why}"
-
-
-def _print_columns(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> None:
-    """Aligned: the first column and the last to the left, numbers to the right."""
-    texts = [head, *(tuple(map(str, row)) for row in rows)]
-    widths = [max(len(text[column]) for text in texts) for column in range(len(head))]
-    for text in texts:
-        first, *middle, last = (
-            cell.ljust(width) if column in (0, len(head) - 1) else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(text, widths, strict=True))
-        )
-        print("  ".join([first, *middle, last]).rstrip())

@@ -36,7 +36,7 @@ class FailedRecord:
     error: str
     stack: str
     attempts: int
-    """How many times it was handled."""
+    """How many times it was handled; 0 where a dead letter is replayed, which begins anew."""
     first_ms: int
     """When it failed first, in milliseconds since 1970."""
     last_ms: int
@@ -46,6 +46,10 @@ class FailedRecord:
     def without_stack(self) -> "FailedRecord":
         """Much smaller."""
         return replace(self, stack="", error=self.error[:100])
+
+    def anew(self) -> "FailedRecord":
+        """To be handled again as if it had not failed before, its first failure apart: attempts begin at 0."""
+        return replace(self.without_stack(), attempts=0, due_ms=None)
 
     def headers(self, original: Headers) -> list[tuple[str, bytes]]:
         """The message's own headers, and these behind them."""
@@ -87,13 +91,19 @@ def read_failed(record: Record) -> FailedRecord | None:
             error_class=found["paperboy.error.class"],
             error=found["paperboy.error.message"],
             stack=found["paperboy.error.stack"],
-            attempts=_number(found["paperboy.attempts"], least=1),
+            attempts=_number(found["paperboy.attempts"]),
             first_ms=_number(found["paperboy.first.failure"]),
             last_ms=_number(found["paperboy.last.failure"]),
             due_ms=None if due is None else _number(due),
         )
     except (KeyError, ValueError):
         return None
+
+
+def original_headers(record: Record) -> Headers:
+    """Those that the message had when it failed first."""
+    headers: Headers = record.headers
+    return headers[: _first_of_ours(record)]
 
 
 def original_of(record: Record, topic: str) -> Record:
@@ -107,7 +117,6 @@ def original_of(record: Record, topic: str) -> Record:
     failed = read_failed(record)
     if failed is not None and failed.topic != topic:
         failed = None
-    start = _first_of_ours(record)
     return ConsumerRecord(
         topic,
         record.partition,
@@ -119,7 +128,7 @@ def original_of(record: Record, topic: str) -> Record:
         record.checksum,
         record.serialized_key_size,
         record.serialized_value_size,
-        record.headers[:start],
+        original_headers(record),
     )
 
 

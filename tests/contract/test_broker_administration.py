@@ -101,7 +101,7 @@ async def test_records_of_a_topic_that_is_compacted_and_nothing_else_are_not_del
             if deletes:
                 await administration(connection).delete_records({partition: 1})
             else:
-                with pytest.raises(BrokerError, match="Deleting|deleted"):
+                with pytest.raises(BrokerError, match=r"Records of|Deleting records"):
                     await administration(connection).delete_records({partition: 1})
             begins = await connection.beginning_offsets([partition])
             assert begins == {partition: int(deletes)}
