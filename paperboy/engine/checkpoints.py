@@ -37,6 +37,7 @@ class Checkpoints:
         name: the task's.
         generation: the assignment that gave this worker the task.
         wake: called when a checkpoint has ended.
+        has_gaps: whether something has finished behind what has not: a transaction must not hold that.
         transaction: what everything goes through where it is to be exactly once.
     """
 
@@ -49,6 +50,7 @@ class Checkpoints:
         generation: int,
         wiring: Wiring,
         wake: Callable[[], None],
+        has_gaps: Callable[[], bool] = lambda: False,
         transaction: TransactionalProducer | None = None,
     ) -> None:
         self.due_at = 0.0
@@ -61,6 +63,7 @@ class Checkpoints:
         self._wiring = wiring
         self._options = wiring.options
         self._wake = wake
+        self._has_gaps = has_gaps
         self._transaction = transaction
         self._loop = asyncio.get_running_loop()
         self._flushing: asyncio.Task[None] | None = None
@@ -136,11 +139,8 @@ class Checkpoints:
             except BrokerError as error:
                 raise BackToDurable(error) from error
 
-    async def tend(self, *, may_begin: bool = True) -> None:
+    async def tend(self) -> None:
         """Collect the checkpoint that has ended; begin one that is due, after the one that is under way.
-
-        Args:
-            may_begin: whether what has finished is all that has been begun.
 
         Raises:
             NotOwner: another worker owns the task.
@@ -149,7 +149,7 @@ class Checkpoints:
         """
         if self._running is not None and self._running.done():
             await self._finish()
-        if self.is_due and may_begin:
+        if self.is_due:
             await self._finish()
             await self._begin()
 
@@ -199,10 +199,13 @@ class Checkpoints:
         return self._failures
 
     async def _begin(self) -> None:
-        self.wait_an_interval()
         if not self.dirty:
+            self.wait_an_interval()
             return
         await self.flush()
+        if self._transaction is not None and self._has_gaps():  # by what has finished since it was due
+            return
+        self.wait_an_interval()
         checkpoint = self._new_checkpoint()
         self._running = self._loop.create_task(self._run(checkpoint), name=f"checkpoint {self._name}")
         self._running.add_done_callback(lambda _: self._wake())

@@ -13,8 +13,7 @@ from paperboy.engine.outbox import Outbox
 from paperboy.engine.restoring import RestoreProgress
 from paperboy.engine.source import Source
 from paperboy.engine.stores import TaskTable
-from paperboy.engine.topology import TaskId
-from paperboy.engine.transaction import transactional_id
+from paperboy.engine.topology import TaskId, transactional_id
 from paperboy.engine.wiring import Wiring
 from paperboy.engine.work import Work
 from paperboy.errors import BrokerError, NotOwner, OffsetOutOfRange, PaperboyError, StoreError
@@ -98,7 +97,15 @@ class Task:
         )
         self._wake = asyncio.Event()
         self._checkpoints = Checkpoints(
-            self.name, tables, self.sources, outbox, generation, wiring, self._wake.set, self.transaction
+            self.name,
+            tables,
+            self.sources,
+            outbox,
+            generation,
+            wiring,
+            self._wake.set,
+            lambda: self._lanes.has_gaps,
+            self.transaction,
         )
         partitions = {name: table.partition for name, table in tables.items()}
         self._lanes = Lanes(self.name, partitions, outbox, wiring, self._wake.set, turn_sec, room_bytes)
@@ -287,10 +294,10 @@ class Task:
         for source in self.sources:
             if not self._lanes.has(source):
                 source.skip_gaps()
-        due = self._checkpoints.is_due
-        if due and not self._lanes.is_empty and (self._checkpoints.dirty or self.transaction is not None):
+        has_work = self._checkpoints.dirty or self._has_gaps
+        if self._checkpoints.is_due and has_work and not self._lanes.is_empty:
             await self._settle()
-        await self._checkpoints.tend(may_begin=due or self.transaction is None)
+        await self._checkpoints.tend()
         self._decide_mode()
         self.sources.hold(self._loop.time(), self._work.now_ms())
         chosen = self._next_source()
@@ -450,7 +457,7 @@ class Task:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(longest_sec):
                 await self._lanes.quiet()
-        if self.transaction is not None and (self._lanes.in_flight or self._lanes.has_gaps):
+        if self._has_gaps:
             self._one_by_one_to = self._lanes.begun_to()
             raise BackToDurable(
                 PaperboyError(
@@ -458,6 +465,11 @@ class Task:
                     " they are handled again, one by one."
                 )
             )
+
+    @property
+    def _has_gaps(self) -> bool:
+        """Whether what has finished cannot be committed as it is: the transaction it is in must be given up."""
+        return self.transaction is not None and self._lanes.has_gaps
 
     async def _empty_lanes(self) -> None:
         """The task is to stop: what has begun finishes, unless that takes so long that we are cancelled."""
@@ -499,7 +511,7 @@ class Task:
 
     async def _sleep(self) -> None:
         deadlines = [self.sources.bulk_deadline(), self.sources.held_until()]
-        if not self._checkpoints.is_running and self._checkpoints.dirty:
+        if not self._checkpoints.is_running and (self._checkpoints.dirty or self._has_gaps):
             deadlines.append(self._checkpoints.due_at)
             self._wiring.moved()
         with contextlib.suppress(TimeoutError):

@@ -22,7 +22,6 @@ _REFUSED = (
     kafka_errors.TopicAuthorizationFailedError,
     kafka_errors.GroupAuthorizationFailedError,
     kafka_errors.ClusterAuthorizationFailedError,
-    kafka_errors.TransactionalIdAuthorizationFailed,
 )
 
 _MOVED_ON = (
@@ -46,12 +45,17 @@ def translated(error: BaseException, doing: str) -> BrokerError:
     reason = str(error) or type(error).__name__
     if isinstance(error, _REFUSED):
         return AuthenticationFailed(f"{doing} was refused by the broker: {reason}; check the credentials and ACLs.")
+    if isinstance(error, kafka_errors.TransactionalIdAuthorizationFailed):
+        return AuthenticationFailed(
+            f"{doing} was refused by the broker: allow Write and Describe on transactional ids that begin with the"
+            " group's name, and a dash."
+        )
     if isinstance(error, _MOVED_ON):
         return NotOwner(f"{doing} was refused because the group has moved on: {reason}")
     if isinstance(error, _FENCED):
         return ProducerFenced(
             f"{doing} failed: another producer has begun under this id, or the transaction was open for longer than"
-            f" transaction_timeout_sec ({reason})."
+            f" transaction_timeout_sec: raise that where messages take as long ({reason})."
         )
     if isinstance(error, kafka_errors.InvalidTransactionTimeout):
         return BrokerError(

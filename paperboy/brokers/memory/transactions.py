@@ -8,6 +8,18 @@ from paperboy.brokers.memory.log import PartitionLog
 from paperboy.brokers.protocol import TopicPartition
 from paperboy.errors import BrokerError, ProducerFenced
 
+LONGEST_SEC = 900.0
+"""How long a transaction may stand open, as Kafka's transaction.max.timeout.ms."""
+
+
+def check_timeout(timeout_sec: float) -> None:
+    """Raises BrokerError where it is too long."""
+    if timeout_sec > LONGEST_SEC:
+        raise BrokerError(
+            f"transaction_timeout_sec={timeout_sec:g} is longer than a memory broker allows: lower it to"
+            f" {LONGEST_SEC:g}, as Kafka's own transaction.max.timeout.ms."
+        )
+
 
 @dataclass
 class _Producer:
@@ -41,6 +53,7 @@ class Transactions:
 
     def begin_anew(self, transactional_id: str, timeout_sec: float) -> int:
         """Abort what is open, and fence whoever had the id. Returns the new producer's epoch."""
+        check_timeout(timeout_sec)
         producer = self._producers.setdefault(transactional_id, _Producer(timeout_sec))
         if producer.is_open:
             self._end(transactional_id, producer, commits=False)
@@ -85,8 +98,8 @@ class Transactions:
         producer = self._producers[transactional_id]
         if producer.epoch != epoch:
             raise ProducerFenced(
-                f"The transaction of {transactional_id!r} is over: another producer has begun under this id, or it took"
-                " too long."
+                f"The transaction of {transactional_id!r} is over: another producer has begun under this id, or it was"
+                " open for longer than transaction_timeout_sec: raise that where messages take as long."
             )
         return producer
 
