@@ -39,6 +39,9 @@ LAST_CHECKPOINT_SEC = 10.0
 """How long a task may take, beyond ``drain_timeout_sec``, to checkpoint what has finished; and then to give that up."""
 _TURNS_SEC = 0.04
 """How long all tasks together may keep the event loop from everything else."""
+_MARKED_SEC = 10.0
+"""How long a commit may take to show."""
+_MARKED_LOOK_SEC = 0.02
 _TURN_SEC = 0.02
 """How long one task may."""
 
@@ -291,7 +294,7 @@ class Membership:
         """Bring the task's tables to what is durable, find where its input goes on, and begin fetching there."""
         async with self._restoring:
             transaction = task.transaction
-            committed_by = {} if transaction is None else await self._fence(task, transaction)
+            committed_by = set() if transaction is None else await self._fence(task, transaction)
             await self._open_tables(task)
         for follower in self._followers:
             await follower.complete.wait()
@@ -306,8 +309,9 @@ class Membership:
         fresh = {partition: start for partition, start in starts.items() if start != committed[partition]}
         # So that a later start of this group does not begin somewhere else; in a transaction, so that whoever takes
         # these partitions over knows whom to fence.
-        if transaction is not None and (fresh or set(committed_by.values()) != {transaction.transactional_id}):
+        if transaction is not None and (fresh or committed_by != {transaction.transactional_id}):
             await transaction.commit(self._options.group_id, starts)
+            await self._until_marked(task, transaction.transactional_id)
         elif fresh:
             await self._wiring.consumer.commit(fresh, task.generation)
         for partition, start in starts.items():
@@ -315,7 +319,7 @@ class Membership:
         self._wiring.consumer.release(starts, task.generation)
         self._room.set()
 
-    async def _fence(self, task: Task, transaction: TransactionalProducer) -> dict[TopicPartition, str | None]:
+    async def _fence(self, task: Task, transaction: TransactionalProducer) -> set[str | None]:
         """Before anything is read: end the transactions of whoever had the task's partitions, under whatever id.
         Returns which ids these were."""
         # Whoever has lost the task must not fence the one that has it now.
@@ -323,13 +327,33 @@ class Membership:
         fenced: set[str] = {transaction.transactional_id}
         await transaction.start()
         while True:
-            committed_by = await self._broker.committed_by(self._options.group_id, task.sources.partitions)
-            others = {*task.transactional_ids, *(by for by in committed_by.values() if by is not None)} - fenced
+            committed_by = await self._committed_by(task)
+            others = {*task.transactional_ids, *(by for by in committed_by if by is not None)} - fenced
             if not others:
                 return committed_by
             for other in sorted(others):
                 await fence(self._broker, other, self._options.transaction_timeout_sec)
             fenced |= others
+
+    async def _until_marked(self, task: Task, transactional_id: str) -> None:
+        """A commit shows a moment later. Whoever took a partition over before that would not know whom to fence.
+
+        Raises:
+            BrokerError: it does not show.
+        """
+        try:
+            async with asyncio.timeout(_MARKED_SEC):
+                while await self._committed_by(task) != {transactional_id}:  # noqa: ASYNC110 - the broker tells nobody
+                    await asyncio.sleep(_MARKED_LOOK_SEC)
+        except TimeoutError:
+            raise BrokerError(
+                f"The offsets of task {task.name} are not those that {transactional_id!r} has committed, after"
+                f" {_MARKED_SEC:g} s: they are read again."
+            ) from None
+
+    async def _committed_by(self, task: Task) -> set[str | None]:
+        found = await self._broker.committed_by(self._options.group_id, task.sources.partitions)
+        return set(found.values())
 
     async def _open_tables(self, task: Task) -> None:
         tables = list(task.tables.values())
