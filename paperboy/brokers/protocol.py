@@ -391,6 +391,15 @@ class Broker(Protocol):
         """
         ...
 
+    async def check_transactions(self, transactional_ids: Collection[str], timeout_sec: float) -> None:
+        """Find out what a producer of one of these ids would only hear when it starts. Nobody is fenced.
+
+        Raises:
+            BrokerError: transactions may not stand open for as long as that.
+            AuthenticationFailed: an id is not ours to use.
+        """
+        ...
+
     def consumer(
         self, group_id: str, topics: Collection[str], assignor: Assignor, options: MembershipOptions
     ) -> Consumer: ...
@@ -400,5 +409,6 @@ class Broker(Protocol):
     def producer(self) -> Producer: ...
 
     def transactional_producer(self, transactional_id: str, timeout_sec: float) -> TransactionalProducer:
-        """Transactions that are open for longer than `timeout_sec` are aborted by the broker."""
+        """Transactions that are open for longer than `timeout_sec` are aborted by the broker. Its start fails where
+        that is longer than the broker allows."""
         ...

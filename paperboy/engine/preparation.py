@@ -23,6 +23,7 @@ from paperboy.engine.topology import (
     missing_topics,
     partition_count,
     topic_groups,
+    transactional_id,
 )
 from paperboy.errors import ConfigurationError
 from paperboy.handlers.dispatch import Dispatch
@@ -72,6 +73,7 @@ async def prepare(
     Raises:
         ConfigurationError: a topic is missing or is not as it must be; the sentence names it and the remedy.
         RegistryError: a schema registry does not answer, or refuses a schema.
+        BrokerError: transactions are wanted, and the broker will refuse them.
     """
     groups = topic_groups(list(dict.fromkeys(dispatches.values())), tables, global_tables)
     ours = {changelog_topic(table, options.group_id) for table in tables.values()}
@@ -90,6 +92,9 @@ async def prepare(
         if name not in specs:
             raise ConfigurationError(f"Table {name!r} is registered, but no handler uses it: name it in tables=[…].")
     await fetch_ahead(options.group_id, dispatches, tables, global_tables)
+    if options.is_exact:
+        ids = [transactional_id(options.group_id, TopicPartition(group.topics[0], 0)) for group in groups]
+        await broker.check_transactions(ids, options.transaction_timeout_sec)
     described = await _changelogs(broker, options, list(specs.values()), inputs)
     return Prepared(
         groups=groups,

@@ -6,7 +6,7 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import Final
 
-from paperboy.brokers.protocol import TopicDescription, TopicSpec
+from paperboy.brokers.protocol import TopicDescription, TopicPartition, TopicSpec
 from paperboy.errors import ConfigurationError
 from paperboy.handlers.dispatch import Dispatch
 from paperboy.tables.global_table import GlobalTable
@@ -106,6 +106,11 @@ def partition_count(group: TopicGroup, topics: Mapping[str, TopicDescription]) -
 
 def changelog_topic(table: Table, group_id: str) -> str:
     return table.changelog_topic_name or f"{group_id}-{table.name}-changelog"
+
+
+def transactional_id(group_id: str, partition: TopicPartition) -> str:
+    """The id of whoever handles this partition. A format that is for ever."""
+    return f"{group_id}-{partition.topic}-{partition.partition}"
 
 
 def changelog_spec(table: Table, group_id: str, partitions: int) -> TopicSpec:

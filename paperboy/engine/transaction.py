@@ -106,8 +106,3 @@ async def fence(broker: Broker, transactional_id: str, timeout_sec: float) -> No
         await producer.start()
     finally:
         await producer.stop()
-
-
-def transactional_id(group_id: str, partition: TopicPartition) -> str:
-    """The id of whoever handles this partition. A format that is for ever."""
-    return f"{group_id}-{partition.topic}-{partition.partition}"

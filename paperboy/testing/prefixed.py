@@ -130,6 +130,9 @@ class PrefixedBroker:
     async def reset_committed(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
         await self._broker.reset_committed(self._prefix.on(group_id), self._prefix.on_keys(offsets))
 
+    async def check_transactions(self, transactional_ids: Collection[str], timeout_sec: float) -> None:
+        await self._broker.check_transactions([self._prefix.on(each) for each in transactional_ids], timeout_sec)
+
     def consumer(
         self, group_id: str, topics: Collection[str], assignor: Assignor, options: MembershipOptions
     ) -> Consumer:

@@ -239,3 +239,22 @@ async def test_offsets_behind_a_transaction_leave_room_for_its_marker(broker: Op
             assert [(record.offset, record.value) for record in records] == [(0, b"0"), (2, b"2")]
             assert await reader.fetch([target], 0.5) == {}
             assert reader.position(target) == 4
+
+
+async def test_a_transaction_longer_than_the_broker_allows_is_refused_before_it_begins(broker: OpenBroker) -> None:
+    async with connected(broker) as connection:
+        with pytest.raises(BrokerError, match=r"transaction_timeout_sec=1000 .*transaction\.max\.timeout\.ms"):
+            await connection.check_transactions([unique("id")], 1000)
+        with pytest.raises(BrokerError, match=r"transaction_timeout_sec.*transaction\.max\.timeout\.ms"):
+            await connection.transactional_producer(unique("id"), 1000).start()
+        await connection.check_transactions([unique("id")], 900)
+
+
+async def test_a_check_fences_nobody(broker: OpenBroker) -> None:
+    async with connected(broker) as connection:
+        target, name = await new_partition(connection), unique("id")
+        async with transactions(connection, name) as producer:
+            await send(producer, target, b"1")
+            await connection.check_transactions([name], 60)
+            await producer.commit(unique("group"), {})
+        assert await values(connection, target, 1) == [b"1"]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
@@ -9,6 +10,7 @@ from aiokafka import TopicPartition as KafkaTopicPartition
 from aiokafka import errors as kafka_errors
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.client import CoordinationType
 from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.record import default_records
 
@@ -238,6 +240,23 @@ class KafkaBroker:
                     " that was killed is a member until its session has ended."
                 ) from error
 
+    async def check_transactions(self, transactional_ids: Collection[str], timeout_sec: float) -> None:
+        with translating(f"Asking {self.name} for its transaction.max.timeout.ms"):
+            try:
+                longest_ms = await self._setting("transaction.max.timeout.ms")
+            except BrokerError as error:  # who may not ask hears of it when the first transaction begins
+                _log.info("longest transaction unknown", error=str(error))
+                longest_ms = None
+        if longest_ms is not None and timeout_sec * 1000 > int(longest_ms):
+            raise BrokerError(
+                f"transaction_timeout_sec={timeout_sec:g} is longer than {self.name} allows: lower it, or raise the"
+                f" broker's transaction.max.timeout.ms={longest_ms}."
+            )
+        for transactional_id in sorted(transactional_ids):
+            with translating(f"Asking {self.name} about transactions of {transactional_id!r}"):
+                lookup = self._connected._client.coordinator_lookup
+                await self._retrying(partial(lookup, CoordinationType.TRANSACTION, transactional_id))
+
     def consumer(
         self, group_id: str, topics: Collection[str], assignor: Assignor, options: MembershipOptions
     ) -> Consumer:
@@ -310,9 +329,13 @@ class KafkaBroker:
 
     async def _default_replication_factor(self) -> int:
         with translating(f"Asking {self.name} for its default replication factor"):
-            cluster = await self._connected.describe_cluster()
-            node = str(cluster["brokers"][0]["node_id"])
-            return int((await self._configs(ConfigResourceType.BROKER, [node]))[node]["default.replication.factor"])
+            return int(await self._setting("default.replication.factor"))
+
+    async def _setting(self, name: str) -> str:
+        """One of the brokers' own."""
+        cluster = await self._connected.describe_cluster()
+        node = str(cluster["brokers"][0]["node_id"])
+        return (await self._configs(ConfigResourceType.BROKER, [node]))[node][name]
 
     async def _until(self, names: Collection[str], done: Callable[[Mapping[str, TopicMetadata]], bool]) -> None:
         """What the controller has done to these topics the brokers hear a moment later."""

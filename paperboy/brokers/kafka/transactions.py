@@ -121,5 +121,8 @@ async def _close(producer: AIOKafkaProducer) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_SEC):
                 await asyncio.wait([sender])
+    ended = producer._txn_manager.wait_for_transaction_end()
+    if ended is not None and ended.done() and not ended.cancelled():
+        ended.exception()  # it was told otherwise already
     producer._message_accumulator.fail_all(kafka_errors.ProducerClosed())
     await producer.client.close()

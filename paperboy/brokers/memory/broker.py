@@ -10,6 +10,7 @@ from paperboy.brokers.memory.consumer import MemoryConsumer
 from paperboy.brokers.memory.faults import Operation
 from paperboy.brokers.memory.producer import MemoryProducer, MemoryTransactionalProducer
 from paperboy.brokers.memory.reader import MemoryReader
+from paperboy.brokers.memory.transactions import check_timeout
 from paperboy.brokers.protocol import Assignor, MembershipOptions, TopicDescription, TopicPartition, TopicSpec
 from paperboy.clock import Clock
 from paperboy.errors import BrokerError, ConfigurationError
@@ -171,6 +172,9 @@ class MemoryBroker:
         producer = MemoryProducer(self.cluster)
         self._keep(producer)
         return producer
+
+    async def check_transactions(self, transactional_ids: Collection[str], timeout_sec: float) -> None:
+        check_timeout(timeout_sec)
 
     def transactional_producer(self, transactional_id: str, timeout_sec: float) -> MemoryTransactionalProducer:
         producer = MemoryTransactionalProducer(self.cluster, transactional_id, timeout_sec)

@@ -7,7 +7,7 @@ import pytest
 
 from paperboy import Handler, Table
 from paperboy.brokers.protocol import TopicPartition
-from paperboy.errors import ConfigurationError, ProducerFenced
+from paperboy.errors import BrokerError, ConfigurationError, ProducerFenced
 from tests.contract.engine.kit import Kit, said, until
 
 
@@ -147,3 +147,88 @@ def test_times_that_contradict_each_other_are_refused(options: dict[str, Any], n
 
     with pytest.raises(ConfigurationError, match=named):
         Kit("memory://", "x").engine(Orders, **{"processing_guarantee": "exactly_once", **options})
+
+
+async def test_a_transaction_longer_than_the_broker_allows_refuses_the_start(kit: Kit) -> None:
+    source = await kit.topic("in")
+
+    class Orders(Handler):
+        topic = source
+
+    with pytest.raises(BrokerError, match=r"transaction_timeout_sec=1000 .*transaction\.max\.timeout\.ms"):
+        await kit.engine(Orders, processing_guarantee="exactly_once", transaction_timeout_sec=1000).start()
+
+
+# Regrouping: tables come and go, and with them what is one task.
+
+
+def passing_on(source: str, out: str, *used: Table) -> type[Handler]:
+    class PassingOn(Handler):
+        topic = source
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            await ctx.send(out, msg.value)
+            for table in used:
+                table[msg.value] = msg.offset
+
+    PassingOn.tables = list(used)
+    return PassingOn
+
+
+async def test_topics_that_merge_into_one_task_and_split_again_have_one_owner_each(
+    kit: Kit, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, other, out = await kit.topic("a"), await kit.topic("b"), await kit.topic("out")
+    partitions = [TopicPartition(one, 0), TopicPartition(other, 0)]
+    ids = {partition: f"{kit.group}-{partition.topic}-0" for partition in partitions}
+    sent: list[bytes] = []
+    for round_number, is_one_task in enumerate([False, True, False, False]):
+        caplog.clear()
+        shared = [Table("shared")] if is_one_task else []
+        handlers = [passing_on(source, out, *shared) for source in (one, other)]
+        engine = kit.engine(*handlers, processing_guarantee="exactly_once")
+        for table in shared:
+            engine.register_table(table)
+        for source in (one, other):
+            sent += (values := [b"%s-%d-%d" % (source.encode(), round_number, number) for number in range(20)])
+            await kit.send_values(source, *values)
+        async with engine, kit.broker() as broker:
+            await engine.caught_up()
+            wanted = dict.fromkeys(partitions, ids[partitions[0]]) if is_one_task else ids
+            assert await broker.committed_by(kit.group, partitions) == wanted
+        fenced = [line for line in said(caplog, "back to what is durable") if "another producer" in line["error"]]
+        # After the split, who takes the second topic fences whoever had both, which may be the first one's new owner.
+        assert len(fenced) <= (round_number == 2)
+    assert sorted(record.value for record in await kit.read(out)) == sorted(sent)
+
+
+@pytest.mark.parametrize("was_one_task", [True, False])
+async def test_an_owner_of_an_earlier_grouping_commits_nothing_any_more(kit: Kit, was_one_task: bool) -> None:
+    """In a rolling deploy, the worker of the version before is a zombie with a transaction that is open."""
+    one, other, out = await kit.topic("a"), await kit.topic("b"), await kit.topic("out")
+    tables = [] if was_one_task else [Table("shared")]
+    async with kit.broker() as broker:
+        # It has opened its task, which leaves its mark on both topics, or on the second.
+        had = [TopicPartition(topic, 0) for topic in ([one, other] if was_one_task else [other])]
+        zombie = broker.transactional_producer(f"{kit.group}-{had[0].topic}-0", 60.0)
+        await zombie.start()
+        await zombie.commit(kit.group, dict.fromkeys(had, 0))
+        async with asyncio.timeout(10):
+            while None in (await broker.committed(kit.group, had)).values():
+                pass
+        for ack in await zombie.send(TopicPartition(out, 0), [(None, b"zombie", (), 0)]):
+            await ack
+        engine = kit.engine(
+            *(passing_on(source, out, *tables) for source in (one, other)), processing_guarantee="exactly_once"
+        )
+        for table in tables:
+            engine.register_table(table)
+        async with engine:
+            for source in (one, other):
+                await kit.send_values(source, source.encode())
+            await engine.caught_up()
+            with pytest.raises(ProducerFenced):
+                await zombie.commit(kit.group, dict.fromkeys(had, 1))
+        await zombie.stop()
+    assert sorted(record.value for record in await kit.read(out)) == [one.encode(), other.encode()]
