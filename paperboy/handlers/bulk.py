@@ -176,6 +176,7 @@ async def _each(dispatch: Dispatch, part: _Part, ctx: Context, unit: Unit) -> No
                 part.taken = records[:number]
                 break
             deadline = clock() + unit.turn_sec
+    ctx.record = records[0]
     if unit.enter is not None:
         unit.message, ctx.part = ctx, None
         unit.enter(ctx)

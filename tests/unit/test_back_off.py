@@ -93,7 +93,7 @@ async def test_other_topics_of_a_task_go_on_while_a_message_of_lanes_waits() -> 
         table["others"] = len(others)
 
     engine = engine_of(
-        handler(tried(seen), concurrency=3, retry=Retry(delays=["1h"])),
+        handler(tried(seen), concurrency=3, retry=Retry(delays=["5m"])),
         handler(count, topic="other"),
         fail_on_exception=False,
     )
@@ -109,7 +109,7 @@ async def test_other_topics_of_a_task_go_on_while_a_message_of_lanes_waits() -> 
         assert others == [0, 1, 2]
         assert seen == [(0, 1), (1, 1), (2, 1), (3, 1)]
         assert t.table("t") == {"others": 3}
-        await t.advance("1h")
+        await t.advance("5m")
         assert seen[4:] == [(0, 2), (4, 1)]
         await t.send("other", "v")
         await t.settle()
@@ -160,7 +160,7 @@ async def test_a_stop_while_a_message_waits_is_prompt(lanes: int, threshold: int
         for value in ("good", "bad", "good"):
             await t.send("in", value, key=value)
         await t.restart()
-        await t.advance("30m")
+        await t.advance("2m")
         before = t.time_ms()
         await t.stop()
         assert t.time_ms() - before < 100
@@ -191,12 +191,12 @@ async def test_what_came_before_a_message_that_waits_is_committed(lanes: int) ->
 
 @both
 async def test_a_worker_whose_message_waits_stays_in_its_group_and_is_well(lanes: int) -> None:
-    engine = engine_of(handler(tried([]), concurrency=lanes, retry=Retry(delays=["20m"] * 9)), stalled_sec=60)
+    engine = engine_of(handler(tried([]), concurrency=lanes, retry=Retry(delays=["6m"] * 9)), stalled_sec=60)
     async with EngineTest(engine) as t:
         await t.send("in", "bad", key="a")
         await t.advance("1s")
         generation = cluster_of(t).group("g").generation
-        for _ in range(30):
+        for _ in range(10):
             await t.advance("1m")
             assert engine.health().reasons == ()
             assert engine.health().alive
@@ -236,11 +236,11 @@ async def test_other_partitions_go_on_while_a_message_waits_and_its_own_waits_be
         if msg.value == b"bad" and ctx.attempt == 1:
             raise ValueError("bad")
 
-    async with EngineTest(engine_of(handler(on_message, retry=Retry(delays=["1h"]))), partitions=2) as t:
+    async with EngineTest(engine_of(handler(on_message, retry=Retry(delays=["5m"]))), partitions=2) as t:
         for value in ("bad", "good"):
             for partition in range(2):
                 await t.send("in", value if partition == 0 else "good", partition=partition)
-        await t.advance("59m")
+        await t.advance("4m")
         assert seen == [(0, 0), (1, 0), (1, 1)]
         await t.advance("2m")
         assert seen[3:] == [(0, 0), (0, 1)]
@@ -249,11 +249,11 @@ async def test_other_partitions_go_on_while_a_message_waits_and_its_own_waits_be
 async def test_with_concurrency_only_the_key_of_a_message_that_waits_waits() -> None:
     seen: list[Any] = []
     engine = engine_of(handler(tried(seen, lambda msg: msg.offset == 0 and len(seen) < 10), concurrency=2,
-                               retry=Retry(delays=["1h"])))  # fmt: skip
+                               retry=Retry(delays=["5m"])))  # fmt: skip
     async with EngineTest(engine) as t:
         for number in range(60):
             await t.send("in", "v", key="ab"[number % 2])
-        await t.advance("59m")
+        await t.advance("4m")
         assert [offset for offset, _ in seen] == [0, *range(1, 2 * 16, 2)], "as far as the window reaches"
         assert committed(t) == 0
         await t.advance("2m")
