@@ -134,7 +134,9 @@ def original_of(record: Record, topic: str) -> Record:
 
 def stack_of(error: BaseException) -> str:
     """Its traceback as text, the end of it where it is long."""
-    return "".join(traceback.format_exception(error))[-MOST_STACK:]
+    said = traceback.TracebackException.from_exception(error, compact=True)
+    _without_marks(said)
+    return "".join(said.format())[-MOST_STACK:]
 
 
 def class_of(error: BaseException) -> str:
@@ -158,6 +160,15 @@ def shown(error: BaseException) -> str:
         return repr(error)
     except Exception:  # noqa: BLE001 - as above
         return class_of(error)
+
+
+def _without_marks(said: traceback.TracebackException) -> None:
+    """Python compiles each line anew to mark the place in it: that is half of what a dead letter costs."""
+    for frame in said.stack:
+        frame.colno = frame.end_colno = None
+    for other in (said.__cause__, said.__context__, *(said.exceptions or ())):
+        if other is not None:
+            _without_marks(other)
 
 
 def _number(text: str, least: int = 0) -> int:
