@@ -53,17 +53,13 @@ class HttpConnection:
         self._clients: list[AsyncSchemaRegistryClient] = []
         for url in urls:
             address, user = _checked(url)
-            given = user if auth is None else auth
             # httpx.Auth itself is nobody: without one, the client would send an empty user.
-            by = (
-                self._http.Auth()
-                if given is None
-                else self._http.BasicAuth(*given)
-                if isinstance(given, tuple)
-                else given
-            )
+            by = auth or user or self._http.Auth()
             client = library.AsyncSchemaRegistryClient(
-                address, extra_headers=dict(headers), timeout=self._http.Timeout(request_timeout_sec), auth=by
+                address,
+                extra_headers=dict(headers),
+                timeout=self._http.Timeout(request_timeout_sec),
+                auth=self._http.BasicAuth(*by) if isinstance(by, tuple) else by,
             )
             client.client_kwargs["verify"] = tls
             self._clients.append(client)
