@@ -138,7 +138,7 @@ class HttpConnection:
                 if response.status_code not in _ASK_AGAIN:
                     self._first = number
                     return self._understood(response, url)
-                troubles.append(RegistryError(f"{url} answered {response.status_code}."))
+                troubles.append(RegistryError(f"{url} answered {response.status_code}: {_said(_json_of(response))}"))
             if loop.time() + pause_sec > deadline:
                 raise RegistryUnreachable(
                     f"No schema registry answered at {self.name} within {self._timeout_sec:g} s"
@@ -151,10 +151,7 @@ class HttpConnection:
 
     def _understood(self, response: "httpx.Response", url: str) -> tuple[int, Any]:
         code = response.status_code
-        try:
-            answer = response.json()
-        except ValueError:
-            answer = None
+        answer = _json_of(response)
         if (200 <= code < 300 and answer is not None) or code == 409:
             return code, answer
         if code == 404 and isinstance(answer, dict) and answer.get("error_code") in _NOT_THERE:
@@ -184,6 +181,14 @@ def _in_json(schema: Schema) -> dict[str, Any]:
             {"name": each.name, "subject": each.subject, "version": each.version} for each in schema.references
         ]
     return body
+
+
+def _json_of(response: "httpx.Response") -> Any:
+    """None where it is something else."""
+    try:
+        return response.json()
+    except ValueError:
+        return None
 
 
 def _said(answer: Any) -> str:

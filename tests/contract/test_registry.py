@@ -92,9 +92,17 @@ async def test_versions_that_were_listed_are_known_by_id(registry_address: str, 
     assert other.known(schema_id) == record(ID)
 
 
+def json_schema(**more: Any) -> Schema:
+    draft = {"$schema": "http://json-schema.org/draft-07/schema#", "type": "object"}
+    return Schema(json.dumps({**draft, "properties": {"id": {"type": "integer"}}, **more}), "JSON")
+
+
 @pytest.mark.parametrize(
     ("level", "first", "second", "allowed"),
     [
+        ("BACKWARD", json_schema(), json_schema(title="Order"), True),
+        ("BACKWARD", json_schema(), json_schema(required=["id"]), False),
+        ("BACKWARD", json_schema(), json_schema(properties={"id": {"type": "string"}}), False),
         ("BACKWARD", record(ID), record(ID, NOTE_OR_NOT), True),
         ("BACKWARD", record(ID), record(ID, NOTE), False),
         ("BACKWARD", record(ID), record(TEXT_ID), False),

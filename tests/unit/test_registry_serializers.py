@@ -11,10 +11,17 @@ from uuid import UUID
 
 import pytest
 from google.protobuf import struct_pb2, timestamp_pb2, wrappers_pb2
+from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from paperboy.errors import ConfigurationError, DeserializationError, RegistryError, SerializationError
+from paperboy.errors import (
+    ConfigurationError,
+    DeserializationError,
+    IncompatibleSchema,
+    RegistryError,
+    SerializationError,
+)
 from paperboy.serializers import Avro, JsonSchema, Protobuf, SchemaRegistry, Serializer
 from paperboy.serializers.avro_shape import holds_endless_arrays, holds_itself
 from paperboy.serializers.framed import Framed
@@ -378,6 +385,19 @@ async def test_a_strategy_names_the_subject(
     registry = SchemaRegistry("memory://")
     await opened(make(registry, strategy))
     assert await registry.subjects() == [subject]
+
+
+async def test_the_embedded_registry_refuses_a_field_that_becomes_another() -> None:
+    def message(kind: "FieldDescriptorProto.Type.ValueType") -> Schema:
+        file = FileDescriptorProto(name="order.proto", package="shop", syntax="proto3")
+        file.message_type.add(name="Order").field.add(name="a", number=1, type=kind)
+        return Schema(base64.b64encode(file.SerializeToString()).decode(), "PROTOBUF")
+
+    registry = SchemaRegistry("memory://")
+    await registry.register("orders-value", message(FieldDescriptorProto.TYPE_INT32))
+    await registry.register("orders-value", message(FieldDescriptorProto.TYPE_INT64))
+    with pytest.raises(IncompatibleSchema, match=r"field 1 of shop\.Order was int64, and would be read as string"):
+        await registry.register("orders-value", message(FieldDescriptorProto.TYPE_STRING))
 
 
 async def test_keys_have_a_subject_of_their_own() -> None:

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from google.protobuf import struct_pb2
 from schema_registry.client import SchemaRegistryClient
 from schema_registry.client.schema import AvroSchema
 from schema_registry.serializers.message_serializer import AvroMessageSerializer
@@ -18,7 +19,8 @@ from paperboy import (
     Table,
 )
 from paperboy.brokers.protocol import TopicPartition
-from paperboy.serializers import Avro, SchemaRegistry, String
+from paperboy.serializers import Avro, JsonSchema, Protobuf, SchemaRegistry, String
+from paperboy.serializers.framed import Framed
 from paperboy.serializers.registry import Level
 from tests.contract.engine.kit import Kit, until
 
@@ -47,7 +49,7 @@ NOTED = order_schema({"name": "note", "type": "string", "default": ""})
 AMOUNT_IN_TEXT = order_schema({"name": "amount", "type": "string"})
 
 
-async def framed(serializer: Avro, topic: str, value: Any) -> bytes:
+async def framed(serializer: Framed, topic: str, value: Any) -> bytes:
     """As another program would write it."""
     writing = serializer.for_topic(topic)
     await writing.open()
@@ -471,3 +473,66 @@ async def test_a_global_table_reads_schemas_as_they_come(kit: Kit, registry_addr
         async with asyncio.timeout(20):
             await until(lambda: "DE" in countries)
         assert countries["DE"] == {"id": 49, "note": "a later schema"}
+
+
+def _struct(**content: Any) -> struct_pb2.Struct:
+    message = struct_pb2.Struct()
+    message.update(content)
+    return message
+
+
+PERSON = {
+    "$schema": "http://json-schema.org/draft-07/schema#",
+    "title": "Person",
+    "type": "object",
+    "properties": {"name": {"type": "string"}},
+    "required": ["name"],
+}
+EVERY: dict[str, tuple[Any, Any, Any]] = {
+    "avro": (lambda registry: Avro(registry, ORDER), {"id": 1, "amount": 0.5}, b"\x00"),
+    "json schema": (lambda registry: JsonSchema(registry, PERSON), {"name": "änna", "tags": [1, None]}, b"{}"),
+    "protobuf": (
+        lambda registry: Protobuf(struct_pb2.Struct, registry),
+        _struct(name="anna", n=[1.5, None]),
+        b"\x00\x01",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EVERY)
+async def test_every_serializer_goes_round_through_handler_table_and_send(
+    kit: Kit, registry_address: str, name: str
+) -> None:
+    source, target = await kit.topic("things"), await kit.topic("copies")
+    make, thing, wrong_body = EVERY[name]
+    outside, inside = make(SchemaRegistry(registry_address)), make(SchemaRegistry(registry_address))
+    table = Table("things", key_serializer=String(), value_serializer=inside)
+    failed: list[Exception] = []
+
+    class Copying(Handler):
+        topic = source
+        value_serializer = inside
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            await table.set("last", msg.value)
+            await ctx.send(target, table.get("last"), serializer=inside)
+
+        @classmethod
+        async def on_error(cls, e, msg, ctx):
+            failed.append(e)
+
+    data = await framed(outside, source, thing)
+    await kit.send_values(source, data, data[:5] + wrong_body, data)
+    for again in range(2):
+        engine = kit.engine(Copying)
+        engine.register_table(table)
+        async with engine:
+            await engine.caught_up()
+            assert [value for _, _, value in table.snapshot()] == [thing], again
+    (error,) = failed
+    assert f"{source}[0] offset 1" in str(error)
+    assert f"schema id {int.from_bytes(data[1:5], 'big')}" in str(error)
+    for record in await kit.read(target):
+        await outside.fetch_for([record.value])
+        assert outside.deserialize(record.value) == thing
