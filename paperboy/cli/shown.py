@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from paperboy.errors import PaperboyError, SerializationError
-from paperboy.serializers import builtins
+from paperboy.serializers import UUID, Bytes, Double, Integer, Json, Long, MessagePack, String
 from paperboy.serializers.protocol import Serializer
 from paperboy.tables.codec import OWN_FORMAT, Codec, codec, name_of
 
@@ -19,7 +19,9 @@ Keys and values are shown in JSON. What JSON has no word for is an object with o
 {"dict": [[1, "one"]]} for a dict whose keys are not all strings. {"raw": "a\\\\xff"} are bytes that nobody here can
 read, because the table has serializers of its own: --engine brings them."""
 
-_BUILTINS = {name_of(serializer): serializer for serializer in (builtins.Bytes(), builtins.String(), builtins.Json())}
+_BUILTINS: dict[str, Serializer] = {
+    name_of(kind()): kind() for kind in (Bytes, String, Json, MessagePack, Integer, Long, Double, UUID)
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,27 @@
 
 from paperboy.serializers.avro import Avro
 from paperboy.serializers.builtins import Bytes, Json, String
+from paperboy.serializers.java import UUID, Double, Integer, Long
 from paperboy.serializers.json_schema import JsonSchema
+from paperboy.serializers.message_pack import MessagePack
+from paperboy.serializers.models import Typed
 from paperboy.serializers.protobuf import Protobuf
 from paperboy.serializers.protocol import Serializer
 from paperboy.serializers.registry import SchemaRegistry
 
-__all__ = ["Avro", "Bytes", "Json", "JsonSchema", "Protobuf", "SchemaRegistry", "Serializer", "String"]
+__all__ = [
+    "UUID",
+    "Avro",
+    "Bytes",
+    "Double",
+    "Integer",
+    "Json",
+    "JsonSchema",
+    "Long",
+    "MessagePack",
+    "Protobuf",
+    "SchemaRegistry",
+    "Serializer",
+    "String",
+    "Typed",
+]

@@ -1,11 +1,14 @@
 """Serializers for what other programs read and write as well."""
 
 import json
-from typing import Any
+import re
+from collections.abc import Callable
+from typing import Any, Final
 
 from paperboy.errors import DeserializationError, SerializationError
 from paperboy.serializers.equality import same
 from paperboy.serializers.excerpt import excerpt
+from paperboy.serializers.models import json_coding, type_name
 
 
 class Bytes:
@@ -60,41 +63,78 @@ class String:
 class Json:
     """JSON in UTF-8, without spaces: None, bool, int, finite float, str, and lists and dicts with str keys of them.
 
+    With a type, objects of that type, which are checked when they are read: with what JSON has no word for (dates,
+    UUID, Decimal, bytes, enums) as text.
+
     What JSON would bring back as something else is refused: tuples, numbers as keys of a dict, subclasses, NaN.
 
     Args:
+        kind: a dataclass, msgspec.Struct or pydantic model, or whatever type hints can say of them: ``list[Order]``.
         sort_keys: write the keys of dicts in order. For dicts as keys of a table, so that equal ones are one key;
             otherwise a dict keeps the order it has.
+
+    Raises:
+        ConfigurationError: `kind` is no type that messages can have.
 
     Example:
         >>> Json().serialize({"clicks": 7})
         b'{"clicks":7}'
+        >>> Json(Order).deserialize(b'{"id":"o-1","amount":3}')
+        Order(id='o-1', amount=3)
     """
 
     lossless = True
 
-    def __init__(self, *, sort_keys: bool = False) -> None:
-        self._encode = json.JSONEncoder(
-            ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=sort_keys
-        ).encode
+    def __init__(self, kind: Any = Any, /, *, sort_keys: bool = False) -> None:
+        self.kind = kind
+        self.sort_keys = sort_keys
+        self._encode, self._decode = json_coding(kind, sort_keys=sort_keys)
+        if kind is Any:
+            self._encode = _with_floats_of_python(self._encode, sort_keys)
+
+    def typed(self, kind: Any) -> "Json":
+        """The same for a type."""
+        return Json(kind, sort_keys=self.sort_keys)
 
     def serialize(self, value: Any, /) -> bytes:
         """Raises SerializationError for what would not come back equal, and of the same types."""
         try:
-            data = self._encode(value).encode()
-            returned = json.loads(data)
-        except (TypeError, ValueError, RecursionError) as cause:
-            raise SerializationError(f"{excerpt(value)} cannot be written as JSON: {cause}.") from cause
-        if not same(value, returned):
-            raise SerializationError(
-                f"{excerpt(value)} would come back from JSON as {excerpt(returned)}:"
-                " make it of None, bool, int, float, str, list, and dict with str keys."
-            )
+            data = self._encode(value)
+            returned = self._decode(data)
+            comes_back = same(value, returned)
+        except Exception as cause:
+            raise SerializationError(f"{excerpt(value)} cannot be written as {self._what}: {cause}.") from cause
+        if not comes_back:
+            remedy = "make it of None, bool, int, float, str, list, and dict with str keys"
+            if self.kind is not Any:
+                remedy = f"make it as {type_name(self.kind)} says"
+            raise SerializationError(f"{excerpt(value)} would come back from JSON as {excerpt(returned)}: {remedy}.")
         return data
 
     def deserialize(self, data: bytes, /) -> Any:
-        """Raises DeserializationError for what is not JSON."""
+        """Raises DeserializationError for what is not JSON, or not of the type."""
         try:
-            return json.loads(data)
-        except (ValueError, RecursionError) as cause:
-            raise DeserializationError(f"{excerpt(data)} is not JSON: something else than Json wrote it.") from cause
+            return self._decode(data)
+        except Exception as cause:
+            raise DeserializationError(
+                f"{excerpt(data)} is not {self._what} ({cause}): something else than Json wrote it."
+            ) from cause
+
+    @property
+    def _what(self) -> str:
+        return "JSON" if self.kind is Any else f"{type_name(self.kind)} in JSON"
+
+
+_FLOAT_OF_ITS_OWN: Final = re.compile(rb"\de-?\d|0\.0000")
+"""What msgspec writes in another way than Python: 1e16 (for 1e+16), 0.00001 (for 1e-05)."""
+
+
+def _with_floats_of_python(encode: Callable[[Any], bytes], sort_keys: bool) -> Callable[[Any], bytes]:
+    """msgspec, with the bytes that Python's json makes: keys of tables were written by it, and are found by them."""
+    by_python = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), sort_keys=sort_keys).encode
+
+    def encode_as_python(value: Any) -> bytes:
+        data = encode(value)
+        return data if _FLOAT_OF_ITS_OWN.search(data) is None else by_python(value).encode()
+
+    return encode_as_python

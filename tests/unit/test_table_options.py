@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paperboy.errors import ConfigurationError, DeserializationError, SerializationError, TableError
-from paperboy.serializers import Bytes, Json, Serializer, String
+from paperboy.serializers import Bytes, Double, Integer, Json, Long, MessagePack, Serializer, String
 from paperboy.serializers.equality import same
 from paperboy.serializers.excerpt import excerpt
 from paperboy.serializers.values import encode_value
@@ -521,7 +521,8 @@ def test_what_something_else_wrote_cannot_be_read(serializer: Serializer, data: 
 def test_the_examples_on_the_page_are_true() -> None:
     page = (Path(__file__).parents[2] / "docs" / "formats.md").read_text("utf-8")
     examples = re.findall(r"^\| `(.+?)` \| `(\w+\(\))` \| `([0-9a-f ]+)` \|$", page, re.MULTILINE)
-    serializers: dict[str, Serializer] = {"Bytes()": Bytes(), "String()": String(), "Json()": Json()}
+    kinds = (Bytes, String, Json, MessagePack, Integer, Long, Double)
+    serializers: dict[str, Serializer] = {f"{kind.__name__}()": kind() for kind in kinds}
     assert [name for _, name, _ in examples] == list(serializers)
     for expression, name, written in examples:
         assert serializers[name].serialize(eval(expression)).hex(" ") == written
