@@ -1,6 +1,7 @@
 """What turns objects into bytes and back."""
 
 from paperboy.serializers.avro import Avro
+from paperboy.serializers.avro_schema import DecimalDigits, avro_schema_of
 from paperboy.serializers.builtins import Bytes, Json, String
 from paperboy.serializers.java import UUID, Double, Integer, Long
 from paperboy.serializers.json_schema import JsonSchema
@@ -14,6 +15,7 @@ __all__ = [
     "UUID",
     "Avro",
     "Bytes",
+    "DecimalDigits",
     "Double",
     "Integer",
     "Json",
@@ -25,4 +27,5 @@ __all__ = [
     "Serializer",
     "String",
     "Typed",
+    "avro_schema_of",
 ]
