@@ -9,10 +9,9 @@ On a Kafka a second run goes on counting where the first one stopped: the table 
 import argparse
 import asyncio
 
-from paperboy import Context, Engine, Handler, Table
+from paperboy import Context, Engine, Handler, Message, Table
 from paperboy.brokers import open_broker
 from paperboy.brokers.protocol import TopicSpec
-from paperboy.handlers.handler import Message
 
 views = Table("views", store="memory://")
 

@@ -31,11 +31,13 @@ from paperboy.errors import (
 )
 from paperboy.handlers import BulkHandler, Context, Handler
 from paperboy.handlers.error_policy import CircuitBreaker, DeadLetter, Exponential, Retry
+from paperboy.handlers.message import Message
 from paperboy.tables import Table
 from paperboy.tables.global_table import GlobalTable
 from paperboy.tables.partition import Change
 from paperboy.tables.snapshot import Entry, Snapshot
 from paperboy.tables.stores.options import RocksDBOptions
+from paperboy.topic import Topic
 
 __all__ = [
     "AuthenticationFailed",
@@ -60,6 +62,7 @@ __all__ = [
     "HandlerTimeout",
     "Health",
     "IncompatibleSchema",
+    "Message",
     "Mode",
     "NotOwner",
     "OffsetOutOfRange",
@@ -78,6 +81,7 @@ __all__ = [
     "Table",
     "TableError",
     "TaskStatus",
+    "Topic",
     "TopicNotFound",
 ]
 

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from examples.flights.topics import Topics
-from paperboy import BulkHandler, Context, Handler, Table
-from paperboy.handlers.handler import Message
+from paperboy import BulkHandler, Context, Handler, Message, Table
 
 
 class Tables:

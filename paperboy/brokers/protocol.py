@@ -8,7 +8,7 @@ Where a transaction is wanted, outputs, changelog records and input offsets go t
 """
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -23,6 +23,7 @@ __all__ = [
     "Broker",
     "Consumer",
     "ConsumerRecord",
+    "GivenHeaders",
     "Headers",
     "Member",
     "MembershipOptions",
@@ -43,6 +44,9 @@ Record: TypeAlias = ConsumerRecord[Any, Any]
 
 Headers = Sequence[tuple[str, bytes]]
 """Header names and values, order and duplicates kept."""
+
+GivenHeaders = Iterable[tuple[str, bytes | str | None]]
+"""Headers as somebody gives them to be sent: a str goes out in UTF-8."""
 
 Outgoing = tuple[bytes | None, bytes | None, Headers, int]
 """A record on its way out: key, value, headers, timestamp in ms. A plain tuple, because there is one per record."""
@@ -100,6 +104,8 @@ class TopicDescription:
     id: str = ""
     """The broker's own id of the topic: a topic that is deleted and made anew gets another. Empty where the broker
     (Kafka before 2.8) gives none."""
+    replication_factor: int | None = None
+    """How many brokers have each partition; None where nobody says."""
 
     @property
     def max_message_bytes(self) -> int:

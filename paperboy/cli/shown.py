@@ -10,13 +10,15 @@ from typing import Any
 
 from paperboy.errors import PaperboyError, SerializationError
 from paperboy.serializers import UUID, Bytes, Double, Integer, Json, Long, MessagePack, String
+from paperboy.serializers.models import conversion, is_model
 from paperboy.serializers.protocol import Serializer
 from paperboy.tables.codec import OWN_FORMAT, Codec, codec, name_of
 
 JSON_FORMS = """\
 Keys and values are shown in JSON. What JSON has no word for is an object with one member, named after the type:
 {"bytes": "a\\\\xff"}, {"tuple": [1, 2]}, {"set": [1]}, {"Decimal": "1.50"}, {"datetime": "2013-01-31T12:30:00"}, and
-{"dict": [[1, "one"]]} for a dict whose keys are not all strings. {"raw": "a\\\\xff"} are bytes that nobody here can
+{"dict": [[1, "one"]]} for a dict whose keys are not all strings. An object of a type of yours is shown as its fields.
+{"raw": "a\\\\xff"} are bytes that nobody here can
 read, because the table has serializers of its own: --engine brings them."""
 
 _BUILTINS: dict[str, Serializer] = {
@@ -76,6 +78,8 @@ def as_json(thing: object) -> Any:
         if all(type(key) is str for key in thing):
             return {key: as_json(value) for key, value in thing.items()}
         return {"dict": [[as_json(key), as_json(value)] for key, value in thing.items()]}
+    if is_model(type(thing)):
+        return as_json(conversion(type(thing)).to_plain(thing))
     if isinstance(thing, bytes):
         return {"bytes": escaped(thing)}
     if isinstance(thing, tuple):

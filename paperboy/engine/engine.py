@@ -11,7 +11,7 @@ from paperboy.brokers import open_broker
 from paperboy.brokers.partitioner import partition_for_key
 from paperboy.brokers.protocol import (
     Broker,
-    Headers,
+    GivenHeaders,
     MembershipOptions,
     Producer,
     TopicPartition,
@@ -44,6 +44,7 @@ from paperboy.serializers.outgoing import Serialize, to_bytes
 from paperboy.serializers.protocol import SchemaNotFetched
 from paperboy.tables.global_table import GlobalTable
 from paperboy.tables.table import Table
+from paperboy.topic import Topic, addressed
 
 _log = get_logger("paperboy.engine")
 
@@ -216,11 +217,11 @@ class Engine:
 
     async def send(
         self,
-        topic: str,
+        topic: str | Topic,
         value: Any,
         *,
         key: Any = None,
-        headers: Headers = (),
+        headers: GivenHeaders = (),
         partition: int | None = None,
         timestamp_ms: int | None = None,
         serializer: Serialize | None = None,
@@ -235,6 +236,7 @@ class Engine:
             PaperboyError: the engine is not running.
             BrokerError: the topic does not exist, or the broker did not take the record.
         """
+        topic, serializer, key_serializer = addressed(topic, serializer, key_serializer)
         broker, producer, topics = self._broker, self._producer, self._topics
         if broker is None or producer is None or topics is None:
             raise PaperboyError(
@@ -248,17 +250,17 @@ class Engine:
             value = await value.finish()
         if isinstance(key, SchemaNotFetched):
             key = await key.finish()
-        headers = checked_headers(topic, headers)
+        outgoing = checked_headers(topic, headers)
         check_bytes(topic, key, value)
         if broker.new_topic_partitions is not None:
             await broker.create_topics([TopicSpec(topic, broker.new_topic_partitions)])
         await topics.learn([topic])
         partitions = topics[topic].partitions
         now_ms = broker.clock.time_ms()
-        check_sendable((topic, partition, key, value, headers, timestamp_ms), topics[topic], now_ms)
+        check_sendable((topic, partition, key, value, outgoing, timestamp_ms), topics[topic], now_ms)
         if partition is None:
             partition = now_ms % partitions if key is None else partition_for_key(key, partitions)
-        record = (key, value, headers, now_ms if timestamp_ms is None else timestamp_ms)
+        record = (key, value, outgoing, now_ms if timestamp_ms is None else timestamp_ms)
         (ack,) = await producer.send(TopicPartition(topic, partition), [record])
         return partition, (await ack).base_offset
 

@@ -5,7 +5,16 @@ from collections.abc import Collection, Iterable
 from typing import Any
 
 from paperboy.brokers.partitioner import partition_for_key
-from paperboy.brokers.protocol import Ack, Broker, Headers, Outgoing, Producer, TopicDescription, TopicPartition
+from paperboy.brokers.protocol import (
+    Ack,
+    Broker,
+    GivenHeaders,
+    Headers,
+    Outgoing,
+    Producer,
+    TopicDescription,
+    TopicPartition,
+)
 from paperboy.clock import Clock
 from paperboy.errors import BrokerError, RecordTooLarge, SerializationError, TopicNotFound
 from paperboy.tables.partition import RECORD_OVERHEAD_BYTES
@@ -114,15 +123,15 @@ def check_bytes(topic: str, key: object, value: object) -> None:
             )
 
 
-def checked_headers(topic: str, headers: Headers) -> Headers:
+def checked_headers(topic: str, headers: GivenHeaders) -> Headers:
     """The headers as they go out; they may come from an iterator. A header without a value, as other clients write
     them, is one.
 
     Raises:
-        SerializationError: one is not a pair of str and bytes.
+        SerializationError: one is not a pair of a str, and bytes or a str.
     """
     if headers == ():
-        return headers
+        return ()
     pairs: tuple[Any, ...]
     try:
         pairs = tuple(headers)
@@ -130,17 +139,23 @@ def checked_headers(topic: str, headers: Headers) -> Headers:
         pairs = (headers,)
     for pair in pairs:
         if not _is_header(pair):
-            raise SerializationError(f"A header sent to topic {topic!r} is {pair!r}, not a pair of str and bytes.")
-    return pairs
+            raise SerializationError(
+                f"A header sent to topic {topic!r} is {pair!r}, not a pair of a str, and bytes or a str."
+            )
+    return tuple((name, data.encode() if type(data) is str else data) for name, data in pairs)
 
 
 def _is_header(pair: Any) -> bool:
+    if type(pair) is str:  # a key of a dict, which may have two letters
+        return False
     try:
         name, data = pair
         name.encode()
+        if type(data) is str:
+            data.encode()
     except (TypeError, ValueError, AttributeError):
         return False
-    return type(name) is str and (data is None or type(data) is bytes)
+    return type(name) is str and (data is None or type(data) in (bytes, str))
 
 
 def _headers_size(headers: Headers) -> int:

@@ -1,8 +1,7 @@
 """Before an engine joins its group: the broker's topics are looked at, and what cannot work is refused."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from paperboy.brokers.protocol import Broker, TopicDescription, TopicPartition, TopicSpec
 from paperboy.engine.failure_topics import (
@@ -14,6 +13,7 @@ from paperboy.engine.failure_topics import (
 )
 from paperboy.engine.options import Options
 from paperboy.engine.schemas import fetch_ahead
+from paperboy.engine.topics import declared_outputs, declared_spec, declared_topics, differences
 from paperboy.engine.topology import (
     TopicGroup,
     changelog_spec,
@@ -25,15 +25,15 @@ from paperboy.engine.topology import (
     topic_groups,
     transactional_id,
 )
+from paperboy.engine.written import check_written
 from paperboy.errors import ConfigurationError
 from paperboy.handlers.dispatch import Dispatch
 from paperboy.log import get_logger
 from paperboy.tables.global_table import GlobalTable
 from paperboy.tables.table import Table
+from paperboy.topic import is_topic_name
 
 _log = get_logger("paperboy.engine")
-
-_TOPIC_NAME = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +77,7 @@ async def prepare(
     """
     groups = topic_groups(list(dict.fromkeys(dispatches.values())), tables, global_tables)
     ours = {changelog_topic(table, options.group_id) for table in tables.values()}
+    await _declared_topics(broker, options, dispatches, global_tables)
     global_topics = await _global_topics(
         broker, options, [table for table in global_tables.values() if table.topic not in ours]
     )
@@ -96,6 +97,7 @@ async def prepare(
         ids = [transactional_id(options.group_id, TopicPartition(group.topics[0], 0)) for group in groups]
         await broker.check_transactions(ids, options.transaction_timeout_sec)
     described = await _changelogs(broker, options, list(specs.values()), inputs)
+    await check_written(broker, {spec.name: tables[name] for name, spec in specs.items()})
     return Prepared(
         groups=groups,
         inputs=_partitions({name: topic for name, topic in inputs.items() if not dispatches[name].delay_sec}),
@@ -108,6 +110,42 @@ async def prepare(
 
 def _changelog(topic: TopicDescription) -> Changelog:
     return Changelog(topic.name, topic.partitions, topic.max_message_bytes, topic.delete_retention_ms, topic.id)
+
+
+async def _declared_topics(
+    broker: Broker, options: Options, dispatches: Mapping[str, Dispatch], global_tables: Mapping[str, GlobalTable]
+) -> None:
+    """Create what was declared and is to be there; report what is not as it was declared."""
+    declared, outputs = declared_topics(dispatches, global_tables), declared_outputs(dispatches)
+    if not declared and not outputs:
+        return
+    shown = {table.topic for table in global_tables.values()}
+    specs = {name: declared_spec(name, declared.get(name), compacted=name in shown) for name in {*declared, *outputs}}
+    found = await broker.describe_topics(specs)
+    for name in sorted(found):
+        _report_differences(specs[name], found[name])
+    absent = [specs[name] for name in sorted(specs) if name not in found]
+    ensured = [spec for spec in absent if spec.name in declared and declared[spec.name].ensure]
+    if ensured and options.create_topics == "never":
+        raise ConfigurationError(
+            f"create_topics='never', and on {broker.name} these topics are missing: {missing_topics(ensured)}."
+        )
+    if broker.new_topic_partitions is not None and options.create_topics == "auto":
+        ensured = [replace(spec, partitions=spec.partitions or broker.new_topic_partitions) for spec in absent]
+    await broker.create_topics(ensured)
+    lacking = [
+        spec.name for spec in absent if spec.name in outputs and spec.name not in {each.name for each in ensured}
+    ]
+    if lacking:
+        raise ConfigurationError(
+            f"Topic {lacking[0]!r}, which handlers name in outputs=[…]: not found on {broker.name}; create it, let its"
+            " Topic(…) have ensure=True, or correct the name."
+        )
+
+
+def _report_differences(spec: TopicSpec, found: TopicDescription) -> None:
+    for setting, declared, actual in differences(spec, found):
+        _log.warning("topic not as declared", topic=spec.name, setting=setting, declared=declared, found=actual)
 
 
 async def _global_topics(
@@ -225,6 +263,7 @@ async def _changelogs(
     for spec in specs:
         if spec.name in existing:
             check_changelog(spec, existing[spec.name])
+            _report_differences(spec, existing[spec.name])
     await broker.create_topics(missing)
     if missing and any(
         offset is not None for offset in (await broker.committed(options.group_id, _partitions(inputs))).values()
@@ -239,7 +278,7 @@ async def _changelogs(
 
 def _check_names(names: Iterable[str], what: str, remedy: str) -> None:
     for name in names:
-        if not _TOPIC_NAME.fullmatch(name):
+        if not is_topic_name(name):
             raise ConfigurationError(
                 f"{name!r} cannot name {what}: a topic's name has up to 249 of a-z, A-Z, 0-9, '.', '_', '-'; choose"
                 f" another {remedy}."

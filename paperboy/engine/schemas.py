@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from paperboy.engine.topology import changelog_topic
 from paperboy.handlers.dispatch import Dispatch
-from paperboy.serializers.framed import Framed
+from paperboy.serializers.framed import framed_in
 from paperboy.tables.global_table import GlobalTable
 from paperboy.tables.schemas import open_schemas, open_to_read
 from paperboy.tables.table import Table
@@ -22,10 +22,11 @@ async def fetch_ahead(
         IncompatibleSchema: a table could not read any more what it may hold, or a registry refuses a schema.
         RegistryError: a registry does not answer, or refuses to.
     """
-    for topic, dispatch in dispatches.items():
-        for part, serializer in dispatch.serializers.items():
-            if isinstance(serializer, Framed):
-                await serializer.fetch_ahead(topic, part)
+    for dispatch in dict.fromkeys(dispatches.values()):
+        for (topic, part), serializer in dispatch.serializers.items() if dispatch.retries_of is None else ():
+            framed = framed_in(serializer)
+            if framed is not None:
+                await framed.fetch_ahead(topic, part)
     for table in tables.values():
         await open_schemas(table, changelog_topic(table, group_id))
     for global_table in global_tables.values():

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from paperboy.brokers.protocol import Headers, Record
+from paperboy.brokers.protocol import GivenHeaders, Record
 from paperboy.clock import Clock
 from paperboy.engine.outbox import Outbox, Send, Topics, check_bytes, check_sendable, checked_headers
 from paperboy.engine.status import Counters
@@ -68,7 +68,7 @@ class Work:
         topic: str,
         value: bytes | None,
         key: bytes | None,
-        headers: Headers,
+        headers: GivenHeaders,
         partition: int | None,
         timestamp_ms: int | None,
     ) -> None:
@@ -84,7 +84,7 @@ class Work:
         topic: str,
         value: bytes | SchemaNotFetched | None,
         key: bytes | SchemaNotFetched | None,
-        headers: Headers,
+        headers: GivenHeaders,
         partition: int | None,
         timestamp_ms: int | None,
     ) -> None:

@@ -2,13 +2,14 @@
 
 from typing import Any, NoReturn, Protocol
 
-from paperboy.brokers.protocol import Headers, Record
+from paperboy.brokers.protocol import GivenHeaders, Record
 from paperboy.done import DONE, Done
 from paperboy.durations import Duration, seconds
 from paperboy.errors import PaperboyError
 from paperboy.handlers.verdict import DeadLetterIt, RetryItLater, SkipIt
 from paperboy.serializers.outgoing import Serialize, to_bytes
 from paperboy.serializers.protocol import SchemaNotFetched
+from paperboy.topic import Topic, addressed
 
 
 class Sender(Protocol):
@@ -22,7 +23,7 @@ class Sender(Protocol):
         topic: str,
         value: bytes | None,
         key: bytes | None,
-        headers: Headers,
+        headers: GivenHeaders,
         partition: int | None,
         timestamp_ms: int | None,
     ) -> None: ...
@@ -32,7 +33,7 @@ class Sender(Protocol):
         topic: str,
         value: bytes | SchemaNotFetched | None,
         key: bytes | SchemaNotFetched | None,
-        headers: Headers,
+        headers: GivenHeaders,
         partition: int | None,
         timestamp_ms: int | None,
     ) -> None:
@@ -115,11 +116,11 @@ class Context(dict[str, Any]):
 
     def send(
         self,
-        topic: str,
+        topic: str | Topic,
         value: Any,
         *,
         key: Any = None,
-        headers: Headers = (),
+        headers: GivenHeaders = (),
         partition: int | None = None,
         timestamp_ms: int | None = None,
         serializer: Serialize | None = None,
@@ -131,21 +132,23 @@ class Context(dict[str, Any]):
         the message's offset is committed.
 
         Args:
-            topic: an existing topic.
+            topic: an existing topic: its name, or a `Topic`, which brings its serializers.
             value: bytes, or None for a tombstone; anything else needs `serializer`.
             key: bytes or None, or anything with `key_serializer`. Without `partition` it chooses the partition, as
                 Java's default partitioner does.
-            headers: pairs of name and bytes.
+            headers: pairs of name, and bytes or str (which goes out in UTF-8); order and duplicates are kept.
             partition: which partition, instead of the key's.
             timestamp_ms: milliseconds since 1970; now, if not given.
             serializer: makes bytes of the value: an object as `Avro` or `Json`, or a callable, as in
-                ``serializer=lambda value: json.dumps(value).encode()``.
+                ``serializer=str.encode``.
             key_serializer: makes bytes of the key.
 
         Raises:
-            SerializationError: the key, the value or a header is not bytes, and no serializer makes it so.
+            SerializationError: the key or the value is not bytes, and no serializer makes it so; or a header is none.
             PaperboyError: the message this context belongs to has ended.
         """
+        if type(topic) is not str:
+            topic, serializer, key_serializer = addressed(topic, serializer, key_serializer)
         if self.unit.message is not (self if self.part is None else self.part):
             raise PaperboyError(
                 f"ctx.send to {topic!r} came after its message ({self.topic}[{self.partition}] offset {self.offset})"

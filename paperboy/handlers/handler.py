@@ -1,18 +1,19 @@
 """The classes a user subclasses."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Generic, Literal
 
 from paperboy.brokers.protocol import ConsumerRecord
 from paperboy.handlers.context import Context
 from paperboy.handlers.error_policy import CircuitBreaker, DeadLetter, Retry
-from paperboy.serializers.protocol import Serializer
+from paperboy.handlers.message import Message, V
+from paperboy.serializers.protocol import Deserializer
+from paperboy.topic import Topic
 
-Message: TypeAlias = ConsumerRecord[Any, Any]
-"""A record from Kafka, its key and value decoded by the handler's serializers (bytes where it has none)."""
+__all__ = ["BulkHandler", "Handler", "Message"]
 
 
-class Handler:
+class Handler(Generic[V]):
     """Handles the messages of a topic, one by one.
 
     Hooks are class methods (``Engine(PageViews)``), or plain methods of an instance that carries its own
@@ -28,10 +29,17 @@ class Handler:
             @classmethod
             async def on_message(cls, msg, ctx):
                 print(msg.key, msg.value)
+
+    ``Handler[Order]`` makes an Order of each value, and says so to type checkers: see `value_type`.
     """
 
-    topic: str | Sequence[str] = ()
-    """The topic to consume, or several."""
+    topic: str | Topic | Sequence[str | Topic] = ()
+    """The topic to consume, or several: names, or a `Topic` each, whose serializers decode where the handler says
+    nothing itself."""
+
+    outputs: Sequence[str | Topic] = ()
+    """The topics that its hooks send to. An engine does not need to know them. Of those that it knows it makes sure at
+    the start that they exist, and ``paperboy topics plan`` shows them."""
 
     group_name: str | None = None
     """The name of this handler's topic group; by default that of its lexicographically first topic."""
@@ -66,15 +74,23 @@ class Handler:
     circuit_breaker: CircuitBreaker | Literal[False] | None = None
     """Pauses this handler when what it needs is away. None: as the engine's option says; False: never."""
 
-    key_serializer: Callable[..., Any] | Serializer | None = None
+    key_type: Any = None
+    """What keys are made into, and checked: a dataclass, msgspec.Struct, pydantic model or another type. From JSON, or
+    from what `key_serializer` makes; a str is UTF-8, and bytes are the key as it is."""
+
+    value_type: Any = None
+    """The same for values. ``Handler[Order]`` without any of the two is as ``value_type = Order``."""
+
+    key_serializer: Callable[..., Any] | Deserializer | None = None
     """Bytes to key: a serializer, or a callable that takes the key's bytes. ``key_deserializer`` is another name for
     it."""
 
-    value_serializer: Callable[..., Any] | Serializer | None = None
-    """Bytes to value: the same, of the value's bytes. ``value_deserializer`` is another name for it."""
+    value_serializer: Callable[..., Any] | Deserializer | None = None
+    """Bytes to value: a serializer, or a callable that takes the value's bytes. ``value_deserializer`` is another name
+    for it."""
 
-    key_deserializer: Callable[..., Any] | Serializer | None = None
-    value_deserializer: Callable[..., Any] | Serializer | None = None
+    key_deserializer: Callable[..., Any] | Deserializer | None = None
+    value_deserializer: Callable[..., Any] | Deserializer | None = None
 
     @classmethod
     async def define_context(cls) -> dict[str, Any] | None:
@@ -82,24 +98,24 @@ class Handler:
         return None
 
     @classmethod
-    async def did_receive_message(cls, msg: Message, ctx: Context) -> Message:
+    async def did_receive_message(cls, msg: Message[Any], ctx: Context) -> ConsumerRecord[Any, Any]:
         """Before a message is handled; what it returns is handled in its place."""
         return msg
 
     @classmethod
-    async def on_message(cls, msg: Message, ctx: Context) -> None:
+    async def on_message(cls, msg: Message[V], ctx: Context) -> None:
         """A message with a value."""
 
     @classmethod
-    async def on_tombstone(cls, msg: Message, ctx: Context) -> None:
+    async def on_tombstone(cls, msg: Message[None], ctx: Context) -> None:
         """A message whose value is null: its key was deleted from a compacted topic."""
 
     @classmethod
-    async def on_finished_handling(cls, msgs: Message | list[Message], ctx: Context) -> None:
+    async def on_finished_handling(cls, msgs: Message[Any] | list[Any], ctx: Context) -> None:
         """After the message in single mode; in bulk and step mode once, with the list: if it fails, all of it has."""
 
     @classmethod
-    async def on_error(cls, e: Exception, msg: Message, ctx: Context) -> Exception | None:
+    async def on_error(cls, e: Exception, msg: Message[Any], ctx: Context) -> Exception | None:
         """After a message has failed for good (`retry` is used up), and its writes were taken back.
 
         An exception that is returned (or raised) here stops the engine and is what ``start()`` raises. None goes on:
@@ -109,24 +125,26 @@ class Handler:
         return e
 
 
-class BulkHandler(Handler):
+class BulkHandler(Handler[V]):
     """A handler that takes its messages in bulk when there are many.
 
     In bulk and step mode: ``did_receive_bulk_messages``, ``on_bulk`` (tombstones included),
     ``on_finished_handling(list)``, taken back together if any of them fails. In single mode it is as a `Handler`;
     where it has no ``on_message`` of its own, ``on_bulk`` gets bulks of one.
+
+    Its lists are of `Message`: ``msgs: list[Message[Order | None]]`` in a ``BulkHandler[Order]``.
     """
 
     @classmethod
-    async def did_receive_bulk_messages(cls, msgs: list[Message], ctx: Context) -> list[Message]:
+    async def did_receive_bulk_messages(cls, msgs: list[Any], ctx: Context) -> list[Any]:
         """Before a bulk is handled; the list it returns is handled in its place."""
         return msgs
 
     @classmethod
-    async def on_bulk(cls, msgs: list[Message], ctx: Context) -> None:
+    async def on_bulk(cls, msgs: list[Any], ctx: Context) -> None:
         """Up to ``bulk_mode_max_records`` messages of one partition, in order."""
 
     @classmethod
-    async def on_bulk_error(cls, e: Exception, msgs: list[Message], ctx: Context) -> Exception | None:
+    async def on_bulk_error(cls, e: Exception, msgs: list[Any], ctx: Context) -> Exception | None:
         """After a bulk has failed and its writes were taken back; answers as `on_error` does, for the whole bulk."""
         return e

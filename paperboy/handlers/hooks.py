@@ -2,10 +2,11 @@
 
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar, get_args, get_origin
 
 from paperboy.errors import ConfigurationError
 from paperboy.handlers.handler import BulkHandler, Handler
+from paperboy.topic import Topic, name_of_topic
 
 Hook = Callable[..., Awaitable[Any]]
 
@@ -30,7 +31,16 @@ def find_hook(handler: Handler | type[Handler], name: str) -> Hook | None:
 
 
 def topics_of(handler: Handler | type[Handler]) -> tuple[str, ...]:
-    """The topics it consumes.
+    """The names of the topics it consumes.
+
+    Raises:
+        ConfigurationError: it names none.
+    """
+    return tuple(name_of_topic(topic) for topic in inputs_of(handler))
+
+
+def inputs_of(handler: Handler | type[Handler]) -> tuple[str | Topic, ...]:
+    """The topics it consumes, as it names them.
 
     Raises:
         ConfigurationError: it names none.
@@ -39,9 +49,40 @@ def topics_of(handler: Handler | type[Handler]) -> tuple[str, ...]:
     topics = tuple(given) if isinstance(given, list | tuple) else (given,)
     if not topics or not all(topics):
         raise ConfigurationError(f'{name_of(handler)} has no topic: set topic = "…" (or a list of them) on it.')
-    if not all(isinstance(topic, str) for topic in topics):
-        raise ConfigurationError(f"{name_of(handler)}.topic is {given!r}: it must be a string, or a list of strings.")
+    if not all(isinstance(topic, str | Topic) for topic in topics):
+        raise ConfigurationError(
+            f"{name_of(handler)}.topic is {given!r}: it must be a string or a Topic, or a list of them."
+        )
     return topics
+
+
+def outputs_of(handler: Handler | type[Handler]) -> tuple[str | Topic, ...]:
+    """The topics it says that it sends to.
+
+    Raises:
+        ConfigurationError: they are no list of topics.
+    """
+    given: Any = handler.outputs
+    if not isinstance(given, list | tuple) or not all(topic and isinstance(topic, str | Topic) for topic in given):
+        raise ConfigurationError(f"{name_of(handler)}.outputs is {given!r}: it must be a list of strings or Topics.")
+    return tuple(given)
+
+
+def declared_type(kind: type[Handler[Any]]) -> Any:
+    """What a class says of its values as a ``Handler[…]``, itself or by one of its bases; None where it says nothing.
+
+    Example:
+        >>> class Orders(Handler[Order]): ...
+        >>> declared_type(Orders)
+        <class 'Order'>
+    """
+    for each in kind.__mro__:
+        for base in vars(each).get("__orig_bases__", ()):
+            origin, arguments = get_origin(base), get_args(base)
+            says = isinstance(origin, type) and issubclass(origin, Handler) and len(arguments) == 1
+            if says and not isinstance(arguments[0], TypeVar):
+                return arguments[0]
+    return None
 
 
 def name_of(handler: Handler | type[Handler]) -> str:

@@ -11,10 +11,12 @@ from uuid import UUID
 from msgpack import Packer
 
 from paperboy.errors import ConfigurationError, DeserializationError, SerializationError
+from paperboy.serializers.avro_schema import avro_schema_of
 from paperboy.serializers.avro_shape import holds_endless_arrays, holds_itself
 from paperboy.serializers.excerpt import excerpt
 from paperboy.serializers.extras import extra
 from paperboy.serializers.framed import Framed, Read, SubjectStrategy
+from paperboy.serializers.models import Typed
 from paperboy.serializers.registry import SchemaRegistry
 from paperboy.serializers.schema import Schema
 
@@ -82,6 +84,13 @@ class Avro(Framed):
             subject_strategy,
             register,
         )
+
+    def typed(self, kind: Any) -> Typed:
+        """The same for objects of a type: in the schema of that type, where none was given."""
+        if self.schema is not None:
+            return Typed(self, kind)
+        of_kind = Avro(self.registry, avro_schema_of(kind), subject_strategy=self._strategy, register=self.register)
+        return Typed(of_kind, kind)
 
     def write(self, head: bytes, value: Any) -> bytes:
         stream = BytesIO()

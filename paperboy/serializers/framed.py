@@ -15,7 +15,8 @@ from paperboy.errors import (
 )
 from paperboy.serializers.compatibility import unreadable
 from paperboy.serializers.excerpt import excerpt
-from paperboy.serializers.protocol import SchemaNotFetched
+from paperboy.serializers.models import Typed
+from paperboy.serializers.protocol import SchemaNotFetched, Serializer
 from paperboy.serializers.registry import SchemaRegistry
 from paperboy.serializers.schema import Part, RegisteredSchema, Schema
 
@@ -68,7 +69,7 @@ class Framed(ABC):
         self.schema = schema
         self.register = register
         self._record_name = record_name
-        self._strategy = subject_strategy
+        self._strategy: SubjectStrategy = subject_strategy
         self._readers: dict[bytes, Read] = {}
         """By head: one look finds whether the magic byte is there, and what reads this schema."""
         self._plain = self._reader(schema, 0) if registry is None and schema is not None else None
@@ -195,6 +196,25 @@ class Framed(ABC):
         assert self.registry is not None
         await self.registry.schema(schema_id)
         return self.deserialize(data)
+
+
+def framed_in(serializer: Serializer | None) -> Framed | None:
+    """The one that is framed: itself, or what makes the plain objects of a type."""
+    inner = serializer.serializer if isinstance(serializer, Typed) else serializer
+    return inner if isinstance(inner, Framed) else None
+
+
+def of_topic(serializer: Serializer | None, topic: str, part: Part) -> Serializer | None:
+    """What reads and writes the keys or values of one topic.
+
+    Raises:
+        SerializationError: as `Framed.for_topic`.
+    """
+    framed = framed_in(serializer)
+    if framed is None:
+        return serializer
+    bound = framed.for_topic(topic, part)
+    return serializer.over(bound) if isinstance(serializer, Typed) else bound
 
 
 class TopicSerializer:

@@ -3,6 +3,7 @@
 msgspec has the first two, and pydantic checks its own models: so each keeps the rules that its users know.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, time
 from decimal import Decimal
@@ -15,7 +16,16 @@ from paperboy.errors import ConfigurationError, DeserializationError, Serializat
 from paperboy.serializers.excerpt import excerpt
 from paperboy.serializers.protocol import Serializer
 
-__all__ = ["Coding", "Typed", "conversion", "is_model", "json_coding", "message_pack_coding", "type_name"]
+__all__ = [
+    "Coding",
+    "Typed",
+    "conversion",
+    "holds_model",
+    "is_model",
+    "json_coding",
+    "message_pack_coding",
+    "type_name",
+]
 
 _KEPT: Final = (bytes, bytearray, datetime, date, time, UUID, Decimal)
 """What plain objects may hold beside what JSON has: Avro's logical types, and whatever takes these as they are."""
@@ -55,15 +65,24 @@ class Typed:
         self.kind = kind
         self._conversion = conversion(kind)
 
-    def serialize(self, value: Any, /) -> bytes:
-        """Raises SerializationError for what has no plain form, and what the serializer refuses."""
+    def over(self, serializer: Serializer) -> "Typed":
+        """The same over another serializer."""
+        other = copy.copy(self)
+        other.serializer = serializer
+        return other
+
+    def to_plain(self, value: Any) -> Any:
+        """What the serializer is given. Raises SerializationError for what has no plain form."""
         try:
-            plain = self._conversion.to_plain(value)
+            return self._conversion.to_plain(value)
         except Exception as cause:
             raise SerializationError(
                 f"{excerpt(value)} cannot be written as {type_name(self.kind)}: {cause}"
             ) from cause
-        return self.serializer.serialize(plain)
+
+    def serialize(self, value: Any, /) -> bytes:
+        """Raises SerializationError for what has no plain form, and what the serializer refuses."""
+        return self.serializer.serialize(self.to_plain(value))
 
     def deserialize(self, data: bytes, /) -> Any:
         """Raises DeserializationError for what is not of the type."""
@@ -91,6 +110,16 @@ def is_model(kind: Any) -> bool:
         or hasattr(kind, "__struct_fields__")
         or hasattr(kind, "__pydantic_validator__")
     )
+
+
+def holds_model(kind: Any) -> bool:
+    """Whether it is, or is made of, a class that describes its fields: a dataclass, msgspec.Struct or pydantic model.
+
+    Example:
+        >>> holds_model(Order), holds_model(list[Order] | None), holds_model(dict[str, int])
+        (True, True, False)
+    """
+    return is_model(kind) or any(map(holds_model, get_args(kind)))
 
 
 def json_coding(kind: Any, *, sort_keys: bool) -> Coding:

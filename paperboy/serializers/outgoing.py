@@ -5,6 +5,7 @@ from typing import Any, TypeAlias
 
 from paperboy.errors import PaperboyError, SerializationError
 from paperboy.serializers.framed import Framed
+from paperboy.serializers.models import Typed
 from paperboy.serializers.protocol import SchemaNotFetched, Serializer
 from paperboy.serializers.schema import Part
 
@@ -24,6 +25,8 @@ def to_bytes(serializer: Serialize, data: Any, *, part: Part, topic: str) -> byt
     if data is None:
         return None
     try:
+        if isinstance(serializer, Typed):
+            data, serializer = serializer.to_plain(data), serializer.serializer
         if isinstance(serializer, Framed):
             encoded = serializer.for_topic(topic, part).serialize(data)
         else:

@@ -7,7 +7,16 @@ from paperboy.errors import PaperboyError
 
 
 @runtime_checkable
-class Serializer(Protocol):
+class Deserializer(Protocol):
+    """One way, for what is only read: the messages of a handler."""
+
+    def deserialize(self, data: bytes, /) -> Any:
+        """The object of these bytes. Whatever it raises becomes a `DeserializationError`."""
+        ...
+
+
+@runtime_checkable
+class Serializer(Deserializer, Protocol):
     """Both ways between an object and its bytes, for what is written and read again: the keys and values of tables.
 
     Equal objects are to become equal bytes: for a key, its bytes are what it is found by.
@@ -15,6 +24,9 @@ class Serializer(Protocol):
     A serializer that would bring back something else than it was given is found out where the object is set: each
     one is read back and compared. A serializer whose every result is sure to be equal, and of the same type, may say
     so with an attribute ``lossless = True``, and saves that.
+
+    One that can make objects of a type itself has a method ``typed(kind)``, which returns the serializer for it. The
+    plain objects of any other are converted.
 
         class Text:
             def serialize(self, value: str) -> bytes:

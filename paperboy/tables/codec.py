@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 from paperboy.errors import DeserializationError, PaperboyError, SerializationError
 from paperboy.serializers.equality import same
 from paperboy.serializers.excerpt import excerpt
+from paperboy.serializers.models import Typed
 from paperboy.serializers.protocol import Serializer
 from paperboy.serializers.values import decode_value, encode_value, needs_encoding_now
 from paperboy.tables.keys import decode_key, encode_key, encode_prefix
@@ -50,6 +51,8 @@ def name_of(serializer: Serializer | None) -> str:
     """What a serializer is called in a table's definition."""
     if serializer is None:
         return OWN_FORMAT
+    if isinstance(serializer, Typed):  # the bytes are the inner one's
+        return name_of(serializer.serializer)
     kind = type(serializer)
     return f"{kind.__module__}.{kind.__qualname__}"
 

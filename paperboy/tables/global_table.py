@@ -14,6 +14,7 @@ from paperboy.tables.partition import UNSET
 from paperboy.tables.scan import checked_limit, key_range
 from paperboy.tables.stores.protocol import Scan, Store
 from paperboy.tables.table import Table
+from paperboy.topic import Topic
 
 __all__ = ["GlobalTable"]
 
@@ -45,11 +46,13 @@ class GlobalTable:
 
     Args:
         name: the table's name, unique in an engine.
-        topic: what it shows; ``cleanup.policy`` has to contain ``compact``.
+        topic: what it shows, by name, or as a `Topic`, which brings its serializers. ``cleanup.policy`` has to contain
+            ``compact``.
         store: as for a `Table`. With ``"rocksdb://"`` a start reads only what is new in the topic.
         default: as for a `Table`.
         key_serializer: reads the topic's keys, and writes the keys that are asked for; by default, as tables do.
         value_serializer: reads its values.
+        key_type: as for a `Table`; as is `value_type`.
         schema_version: as for a `Table`.
 
     Raises:
@@ -59,20 +62,30 @@ class GlobalTable:
     def __init__(
         self,
         name: str,
-        topic: str,
+        topic: str | Topic,
         store: str = "memory://",
         *,
         default: Any = None,
         key_serializer: Serializer | None = None,
         value_serializer: Serializer | None = None,
+        key_type: Any = None,
+        value_type: Any = None,
         schema_version: int = 1,
     ) -> None:
+        self.declared = topic if isinstance(topic, Topic) else None
+        """Its topic, where that was declared."""
+        if isinstance(topic, Topic):
+            key_serializer = topic.key if key_serializer is None else key_serializer
+            value_serializer = topic.value if value_serializer is None else value_serializer
+            topic = topic.name
         self.kept_as = Table(
             name,
             store,
             default=default,
             key_serializer=key_serializer,
             value_serializer=value_serializer,
+            key_type=key_type,
+            value_type=value_type,
             schema_version=schema_version,
         )
         """How its entries are kept: the store, and how keys and values are read."""

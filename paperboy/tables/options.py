@@ -3,10 +3,12 @@
 import inspect
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from paperboy.errors import ConfigurationError
+from paperboy.serializers.builtins import Json
 from paperboy.serializers.excerpt import excerpt
+from paperboy.serializers.of_types import serializer_of
 from paperboy.serializers.protocol import Serializer
 
 
@@ -64,6 +66,24 @@ def checked_serializer(table: str, option: str, serializer: Serializer | None) -
             " deserialize, because a table both writes and reads."
         )
     return serializer
+
+
+def typed_serializer(
+    table: str, part: Literal["key", "value"], kind: Any, serializer: Serializer | None
+) -> Serializer | None:
+    """The serializer of a table's keys or values, if these have a type; `serializer` itself if not.
+
+    Raises:
+        ConfigurationError: it is no type that keys or values can have.
+    """
+    if kind is None:
+        return serializer
+    if part == "key" and serializer is None and kind not in (str, bytes):
+        serializer = Json(sort_keys=True)  # equal keys are to be equal bytes
+    try:
+        return serializer_of(kind, serializer)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"Table {table!r}: {part}_type: {error}") from error
 
 
 def checked_count(table: str, option: str, count: int) -> int:

@@ -1,11 +1,10 @@
 """Tables whose keys or values are written in schemas of a registry."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from paperboy.brokers.protocol import Record
 from paperboy.errors import IncompatibleSchema
-from paperboy.serializers.framed import Framed, TopicSerializer
+from paperboy.serializers.framed import TopicSerializer, framed_in, of_topic
 from paperboy.serializers.protocol import Serializer
 from paperboy.serializers.schema import Part
 from paperboy.tables.table import Table
@@ -20,9 +19,9 @@ async def open_schemas(table: Table, topic: str) -> None:
             were, and what is there would not be found.
         RegistryError: the registry does not answer, or refuses a schema.
     """
-    key = _of_topic(table.key_serializer, topic, "key")
-    value = _of_topic(table.value_serializer, topic, "value")
-    if isinstance(value, TopicSerializer):
+    key = _framed_of_topic(table.key_serializer, topic, "key")
+    value = _framed_of_topic(table.value_serializer, topic, "value")
+    if value is not None:
         for earlier in await value.versions():
             try:
                 value.check_reads(earlier)
@@ -33,7 +32,7 @@ async def open_schemas(table: Table, topic: str) -> None:
                     " changelog_topic_name."
                 ) from error
         await value.open()
-    if isinstance(key, TopicSerializer):
+    if key is not None:
         own = await key.look_up()
         for earlier in await key.versions():
             if earlier.id != own:
@@ -43,7 +42,7 @@ async def open_schemas(table: Table, topic: str) -> None:
                     " it was, or give the table a new changelog_topic_name."
                 )
         await key.open()
-    table.write_with(key, value)
+    table.write_with(of_topic(table.key_serializer, topic, "key"), of_topic(table.value_serializer, topic, "value"))
 
 
 async def open_to_read(table: Table, topic: str) -> None:
@@ -52,12 +51,12 @@ async def open_to_read(table: Table, topic: str) -> None:
     Raises:
         RegistryError: the registry does not answer, or refuses to.
     """
-    key = _of_topic(table.key_serializer, topic, "key")
-    if isinstance(key, TopicSerializer):
+    key, value = _framed_of_topic(table.key_serializer, topic, "key"), framed_in(table.value_serializer)
+    if key is not None:
         await key.look_up()
-    if isinstance(table.value_serializer, Framed):
-        await table.value_serializer.fetch_ahead(topic, "value")
-    table.write_with(key, table.value_serializer)
+    if value is not None:
+        await value.fetch_ahead(topic, "value")
+    table.write_with(of_topic(table.key_serializer, topic, "key"), table.value_serializer)
 
 
 async def fetch_schemas(table: Table, records: Sequence[Record]) -> None:
@@ -66,16 +65,18 @@ async def fetch_schemas(table: Table, records: Sequence[Record]) -> None:
     Raises:
         RegistryError: the registry does not answer, or refuses to.
     """
-    if isinstance(table.key_serializer, Framed):
-        await table.key_serializer.fetch_for(record.key for record in records if record.key is not None)
-    if isinstance(table.value_serializer, Framed):
-        await table.value_serializer.fetch_for(record.value for record in records if record.value is not None)
+    key, value = framed_in(table.key_serializer), framed_in(table.value_serializer)
+    if key is not None:
+        await key.fetch_for(record.key for record in records if record.key is not None)
+    if value is not None:
+        await value.fetch_for(record.value for record in records if record.value is not None)
 
 
 def has_schemas(table: Table) -> bool:
     """Whether its keys or values are in schemas of a registry."""
-    return isinstance(table.key_serializer, Framed) or isinstance(table.value_serializer, Framed)
+    return framed_in(table.key_serializer) is not None or framed_in(table.value_serializer) is not None
 
 
-def _of_topic(serializer: Serializer | None, topic: str, part: Part) -> Any:
-    return serializer.for_topic(topic, part) if isinstance(serializer, Framed) else serializer
+def _framed_of_topic(serializer: Serializer | None, topic: str, part: Part) -> TopicSerializer | None:
+    framed = framed_in(serializer)
+    return None if framed is None else framed.for_topic(topic, part)

@@ -14,6 +14,7 @@ from paperboy.tables.options import (
     checked_serializer,
     default_factory,
     parsed_store,
+    typed_serializer,
 )
 from paperboy.tables.partition import UNSET, Change, TablePartition
 from paperboy.tables.scan import WhileHandled
@@ -53,6 +54,9 @@ class Table:
         key_serializer: turns keys into bytes and back, in place of our own format. The bytes go to the store and to the
             changelog as they are.
         value_serializer: the same for values.
+        key_type: what keys are: a dataclass, msgspec.Struct, pydantic model or another type. In JSON, or as
+            `key_serializer` writes its plain objects. str and bytes stand as they are.
+        value_type: the same for values, as in ``value_type=Order``.
         schema_version: from 1 on: of what your serializers write. A store that was written under another one is thrown
             away, and restored from the changelog.
         max_value_bytes: the largest value that `set` takes, as bytes; by default, what the changelog takes.
@@ -76,6 +80,8 @@ class Table:
         default: Any = None,
         key_serializer: Serializer | None = None,
         value_serializer: Serializer | None = None,
+        key_type: Any = None,
+        value_type: Any = None,
         schema_version: int = 1,
         max_value_bytes: int | None = None,
         on_change: Callable[[Change], object] | None = None,
@@ -94,9 +100,11 @@ class Table:
         """``"memory"`` or ``"rocksdb"``, and the directory in place of the engine's ``state_dir``, if any."""
         self.has_default = default is not None
         self.make_default = default_factory(name, default)
-        self.key_serializer = checked_serializer(name, "key_serializer", key_serializer)
-        self.value_serializer = checked_serializer(name, "value_serializer", value_serializer)
-        self.codec = codec(key_serializer, value_serializer)
+        key_serializer = checked_serializer(name, "key_serializer", key_serializer)
+        value_serializer = checked_serializer(name, "value_serializer", value_serializer)
+        self.key_serializer = typed_serializer(name, "key", key_type, key_serializer)
+        self.value_serializer = typed_serializer(name, "value", value_type, value_serializer)
+        self.codec = codec(self.key_serializer, self.value_serializer)
         self.schema_version = checked_count(name, "schema_version", schema_version)
         self.max_value_bytes = max_value_bytes
         if max_value_bytes is not None:

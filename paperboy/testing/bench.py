@@ -4,6 +4,7 @@ import asyncio
 import shutil
 from collections.abc import Coroutine, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from tempfile import gettempdir
@@ -14,6 +15,7 @@ from paperboy.brokers.memory import MemoryBroker, MemoryCluster
 from paperboy.brokers.protocol import TopicPartition, TopicSpec
 from paperboy.clock import random_id
 from paperboy.engine import Engine
+from paperboy.engine.topics import declared_spec, declared_topics
 from paperboy.errors import PaperboyError
 from paperboy.testing.backdoor import Backdoor, BrokerBackdoor, MemoryBackdoor
 from paperboy.testing.loop import ProcessLoop
@@ -60,6 +62,7 @@ class Bench:
         self._group_id = engine._options.group_id
         self._inputs = [topic for topic, dispatch in engine._dispatches.items() if not dispatch.delay_sec]
         self._compacted = {table.topic for table in engine._global_tables.values()}
+        self._declared = declared_topics(engine._dispatches, engine._global_tables)
         self._topics = topics
         self._directory = directory
 
@@ -70,13 +73,14 @@ class Bench:
             Exception: it refused to start.
         """
         self.ask(self.backdoor.start())
-        specs = [
-            TopicSpec(name, count, config={"cleanup.policy": "compact"} if name in self._compacted else {})
-            for name, count in self._topics.items()
-        ]
-        self.ask(self.backdoor.create_topics(specs))
+        self.ask(self.backdoor.create_topics([self._spec(name, count) for name, count in self._topics.items()]))
         self.wait("The start", self.workers.start())
         self.tell_failure()
+
+    def _spec(self, name: str, partitions: int) -> TopicSpec:
+        """A topic as it was declared, on the one broker that a test has."""
+        spec = declared_spec(name, self._declared.get(name), compacted=name in self._compacted)
+        return replace(spec, partitions=partitions, replication_factor=None)
 
     def close(self) -> None:
         """Stop the engine cleanly, give it back, and leave nothing behind."""

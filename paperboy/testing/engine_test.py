@@ -7,17 +7,19 @@ from types import TracebackType
 from typing import Any, Self, get_args
 
 from paperboy.brokers.memory import Operation
-from paperboy.brokers.protocol import Headers, Record
+from paperboy.brokers.protocol import GivenHeaders, Record
 from paperboy.durations import Duration, seconds
 from paperboy.engine import Engine
 from paperboy.engine.outbox import check_bytes, checked_headers
 from paperboy.errors import ConfigurationError, PaperboyError, TableError, TopicNotFound
 from paperboy.serializers.outgoing import Serialize, to_bytes
+from paperboy.serializers.protocol import SchemaNotFetched
 from paperboy.tables import Table
 from paperboy.tables.global_table import GlobalTable
 from paperboy.testing.bench import REAL_PATIENCE_SEC, Bench
 from paperboy.testing.table_view import TableView
 from paperboy.testing.workers import check_free, topics_of
+from paperboy.topic import Topic, addressed, name_of_topic
 
 Decode = Callable[[bytes], Any]
 
@@ -67,7 +69,7 @@ class EngineTest:
         start_time: datetime | None = None,
     ) -> None:
         self._engine = engine
-        self._topics = {**dict.fromkeys(topics_of(engine), partitions), **(topics or {})}
+        self._topics = {**topics_of(engine, partitions), **(topics or {})}
         self._bootstrap_servers = bootstrap_servers or os.environ.get(BOOTSTRAP_VARIABLE) or None
         self._client_options = client_options
         self._start_time = start_time
@@ -106,11 +108,11 @@ class EngineTest:
 
     async def send(
         self,
-        topic: str,
+        topic: str | Topic,
         value: Any,
         *,
         key: Any = None,
-        headers: Headers = (),
+        headers: GivenHeaders = (),
         partition: int | None = None,
         timestamp_ms: int | None = None,
         serializer: Serialize | None = None,
@@ -119,7 +121,7 @@ class EngineTest:
         """Send a record, whether the engine runs or not. It is handled later: in `settle`, or `advance`.
 
         Args:
-            topic: an input topic, or one of `topics`.
+            topic: an input topic, or one of `topics`: its name, or a `Topic`, which brings its serializers.
             value: bytes, str (as UTF-8), or None for a tombstone; anything with `serializer`.
             key: as `value`. Without `partition` it chooses the partition, as `Engine.send` does; records without a key
                 go to each partition in turn.
@@ -135,20 +137,26 @@ class EngineTest:
         """
         bench = self._open
         bench.tell_failure()
+        topic, serializer, key_serializer = addressed(topic, serializer, key_serializer)
         value = _encoded(value) if serializer is None else to_bytes(serializer, value, part="value", topic=topic)
         key = _encoded(key) if key_serializer is None else to_bytes(key_serializer, key, part="key", topic=topic)
-        headers = checked_headers(topic, headers)
+        if isinstance(value, SchemaNotFetched):
+            value = bench.ask(_finished(value))
+        if isinstance(key, SchemaNotFetched):
+            key = bench.ask(_finished(key))
+        outgoing = checked_headers(topic, headers)
         check_bytes(topic, key, value)
-        return bench.ask(bench.records.send(topic, partition, key, value, headers, timestamp_ms))
+        return bench.ask(bench.records.send(topic, partition, key, value, outgoing, timestamp_ms))
 
     def sent(
-        self, topic: str, *, key_deserializer: Decode | None = None, value_deserializer: Decode | None = None
+        self, topic: str | Topic, *, key_deserializer: Decode | None = None, value_deserializer: Decode | None = None
     ) -> list[Record]:
         """The records of a topic: those of handlers once they are flushed, and the test's own.
 
         They are in the order of their partition, those of several partitions by their timestamps.
 
         Args:
+            topic: its name, or a `Topic`, whose serializers decode where nothing else is said.
             key_deserializer: what becomes of the bytes of a key, as in ``key_deserializer=bytes.decode``.
             value_deserializer: and of a value.
 
@@ -156,7 +164,12 @@ class EngineTest:
             TopicNotFound: there is no such topic in this test.
         """
         bench = self._open
-        records = bench.ask(bench.records.read(topic))
+        if isinstance(topic, Topic):
+            if key_deserializer is None and topic.key is not None:
+                key_deserializer = topic.key.deserialize
+            if value_deserializer is None and topic.value is not None:
+                value_deserializer = topic.value.deserialize
+        records = bench.ask(bench.records.read(name_of_topic(topic)))
         for record in records:
             if key_deserializer is not None and record.key is not None:
                 record.key = key_deserializer(record.key)
@@ -317,6 +330,10 @@ class EngineTest:
                 raise ConfigurationError(f"Topic {topic!r} cannot have {partitions!r} partitions: say 1 or more.")
         if self._start_time is not None and self._start_time.tzinfo is None:
             raise ConfigurationError(f"start_time={self._start_time!r} has no time zone: give it one, such as UTC.")
+
+
+async def _finished(waiting: SchemaNotFetched) -> Any:
+    return await waiting.finish()
 
 
 def _encoded(data: Any) -> Any:

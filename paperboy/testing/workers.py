@@ -9,6 +9,7 @@ from pathlib import Path
 
 from paperboy.brokers.protocol import Broker
 from paperboy.engine import Engine
+from paperboy.engine.topics import declared_outputs, declared_topics
 from paperboy.engine.topology import changelog_topic
 from paperboy.errors import ConfigurationError, PaperboyError
 from paperboy.tables.global_table import GlobalTable
@@ -194,12 +195,15 @@ class Workers:
         await self.end_failed()
 
 
-def topics_of(engine: Engine) -> list[str]:
-    """The topics that have to be there: its inputs, and those of its global tables that are not its own changelogs."""
+def topics_of(engine: Engine, partitions: int) -> dict[str, int]:
+    """The topics that have to be there, and how many partitions each has, if it does not say so itself: the engine's
+    inputs, the outputs that its handlers name, and the topics of its global tables that are not its own changelogs."""
     own = [changelog_topic(table, engine._options.group_id) for table in engine._tables.values()]
     shown = [table.topic for table in engine._global_tables.values() if table.topic not in own]
     consumed = [topic for topic, dispatch in engine._dispatches.items() if dispatch.retries_of is None]
-    return [*consumed, *shown]
+    names = [*consumed, *sorted(declared_outputs(engine._dispatches)), *shown]
+    declared = declared_topics(engine._dispatches, engine._global_tables)
+    return {name: (declared[name].partitions if name in declared else None) or partitions for name in names}
 
 
 def check_free(engine: Engine) -> None:

@@ -82,6 +82,12 @@ async def test_a_topic_is_described_with_its_effective_settings(broker: OpenBrok
         assert {name: config.get(name) for name in DEFAULTS} == DEFAULTS | given
 
 
+async def test_a_topic_tells_how_many_brokers_have_it(broker: OpenBroker) -> None:
+    async with connected(broker) as connection:
+        topic = await new_topic(connection)
+        assert (await connection.describe_topics([topic]))[topic].replication_factor == 1
+
+
 async def test_a_topic_has_an_id_of_its_own_that_stays(broker: OpenBroker) -> None:
     async with connected(broker) as connection:
         one, other = await new_topic(connection), await new_topic(connection)

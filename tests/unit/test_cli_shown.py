@@ -1,6 +1,7 @@
 """Keys and values as a person or another program reads them."""
 
 import json
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from uuid import UUID
@@ -63,6 +64,21 @@ def test_bytes_in_our_own_format_are_read() -> None:
 @pytest.mark.parametrize("data", [b"", b"anna", b"\x02\x07", b"\x01\xc1"])
 def test_bytes_that_are_not_in_our_own_format_are_shown_as_they_are(data: bytes) -> None:
     assert OWN.key(data) == OWN.value(data) == {"raw": repr(data)[2:-1]}
+
+
+@dataclass
+class Order:
+    id: str
+    at: date
+
+
+def test_objects_of_a_type_are_shown_as_their_fields() -> None:
+    table = Table("orders", key_type=str, value_type=Order)
+    data = table.codec.encode_value(Order("o-1", date(2026, 11, 21)))
+    assert Reading(table.codec, table.codec).value(data) == {"id": "o-1", "at": {"date": "2026-11-21"}}
+    # Without the engine it is the JSON that it is.
+    assert reading_of(table.definition).value(data) == {"id": "o-1", "at": "2026-11-21"}
+    assert reading_of(table.definition).key(b"anna") == "anna"
 
 
 def test_a_store_says_how_it_was_written() -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from paperboy import BulkHandler, Engine, GlobalTable, Handler, Mode, Table
+from paperboy import BulkHandler, Engine, GlobalTable, Handler, Mode, Table, Topic
 from paperboy.brokers.memory import MemoryClock, memory_cluster
 from paperboy.brokers.protocol import TopicPartition
 from paperboy.errors import (
@@ -26,7 +26,7 @@ from paperboy.errors import (
     TableError,
     TopicNotFound,
 )
-from paperboy.serializers import String
+from paperboy.serializers import Integer, String
 from paperboy.testing import EngineTest, NotSettled, worker
 
 
@@ -1261,3 +1261,32 @@ async def test_the_environment_takes_every_test_to_another_broker(monkeypatch: p
     async with counting.test() as t:
         with pytest.raises(ConfigurationError, match="time is real"):
             await t.advance("1h")
+
+
+# Declared topics.
+
+
+async def test_declared_topics_are_made_as_declared_and_bring_their_serializers() -> None:
+    source = Topic("orders", key=str, value=dict[str, int], partitions=3, config={"retention.ms": 1000})
+    target = Topic("amounts", key=str, value=Integer(), partitions=2, replication_factor=3)
+
+    class Orders(Handler):
+        topic = source
+        outputs = (target, "told")
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            await ctx.send(target, msg.value["amount"], key=msg.key)
+            await ctx.send("told", b"x")
+
+    engine = Engine(Orders, bootstrap_servers="kafka.example:9092", group_id="orders")
+    async with EngineTest(engine) as t:
+        await t.send(source, {"amount": 3}, key="anna", headers=[("by", "é")])
+        await t.settle()
+        [record] = t.sent(target)
+        assert (record.key, record.value) == ("anna", 3)
+        assert [record.value for record in t.sent(source)] == [{"amount": 3}]
+        assert t.sent(source)[0].headers == (("by", "é".encode()),)
+        assert len(t.sent("told")) == 1
+        [record] = t.sent(target, value_deserializer=bytes.hex)
+        assert record.value == "00000003"

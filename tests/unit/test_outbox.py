@@ -91,15 +91,21 @@ def send(value: bytes | None = b"x", key: bytes | None = None, *, topic: str = "
             (),
             "The value sent to topic 'out' is dict, not bytes or None: encode it, or give serializer=…",
         ),
-        (None, b"", [("a", "b")], "A header sent to topic 'out' is ('a', 'b'), not a pair of str and bytes."),
-        (None, b"", [(b"a", b"b")], "A header sent to topic 'out' is (b'a', b'b'), not a pair of str and bytes."),
+        (None, b"", [("a", 1)], "A header sent to topic 'out' is ('a', 1), not a pair of a str, and bytes or a str."),
+        (None, b"", [("a", "\ud800")], "A header sent to topic 'out' is ('a', '\\ud800'), not a pair of a str"),
+        (
+            None,
+            b"",
+            [(b"a", b"b")],
+            "A header sent to topic 'out' is (b'a', b'b'), not a pair of a str, and bytes or a str.",
+        ),
         (None, b"", [("a", b"b"), (None, b"c")], "A header sent to topic 'out' is (None, b'c'), not a pair of"),
         (None, b"", [("a", b"b", b"c")], "A header sent to topic 'out' is ('a', b'b', b'c'), not a pair of"),
-        (None, b"", [("a",)], "A header sent to topic 'out' is ('a',), not a pair of str and bytes."),
-        (None, b"", {"a": b"b"}, "A header sent to topic 'out' is 'a', not a pair of str and bytes."),
-        (None, b"", {"ab": b"b"}, "A header sent to topic 'out' is 'ab', not a pair of str and bytes."),
-        (None, b"", 7, "A header sent to topic 'out' is 7, not a pair of str and bytes."),
-        (None, b"", None, "A header sent to topic 'out' is None, not a pair of str and bytes."),
+        (None, b"", [("a",)], "A header sent to topic 'out' is ('a',), not a pair of a str, and bytes or a str."),
+        (None, b"", {"a": b"b"}, "A header sent to topic 'out' is 'a', not a pair of a str, and bytes or a str."),
+        (None, b"", {"ab": b"b"}, "A header sent to topic 'out' is 'ab', not a pair of a str, and bytes or a str."),
+        (None, b"", 7, "A header sent to topic 'out' is 7, not a pair of a str, and bytes or a str."),
+        (None, b"", None, "A header sent to topic 'out' is None, not a pair of a str, and bytes or a str."),
         (None, b"", [("a\ud800", b"")], "A header sent to topic 'out' is ('a\\ud800', b''), not a pair of"),
     ],
 )
@@ -111,6 +117,13 @@ def test_only_bytes_go_out(key: object, value: object, headers: object, message:
     with pytest.raises(SerializationError) as caught:
         check()
     assert str(caught.value).startswith(message)
+
+
+def test_headers_of_str_go_out_in_utf_8_in_order_and_as_often_as_they_are() -> None:
+    given = [("b", "é"), ("a", b"\xff"), ("b", "é"), ("b", "")]
+    ways: list[Any] = [given, tuple(given), iter(given), map(list, given)]
+    for headers in ways:
+        assert checked_headers("out", headers) == (("b", "é".encode()), ("a", b"\xff"), ("b", "é".encode()), ("b", b""))
 
 
 @pytest.mark.parametrize("headers", [(), [], [("a", b"b"), ("a", b"")], (("é", b"\xff"),), [("null", None)]])

@@ -112,7 +112,8 @@ class KafkaBroker:
             found = await topic_metadata(self._connected, names)
             configs = await self._configs(ConfigResourceType.TOPIC, list(found)) if found else {}
             return {
-                name: TopicDescription(name, topic.partitions, configs[name], topic.id) for name, topic in found.items()
+                name: TopicDescription(name, topic.partitions, configs[name], topic.id, topic.replication_factor)
+                for name, topic in found.items()
             }
 
     async def create_topics(self, topics: Sequence[TopicSpec]) -> None:

@@ -80,7 +80,9 @@ class MemoryBroker:
         await self._meet("describe")
         existing = [self.cluster.topics[name] for name in dict.fromkeys(names) if name in self.cluster.topics]
         return {
-            topic.name: TopicDescription(topic.name, len(topic.logs), dict(topic.config), topic.id)
+            topic.name: TopicDescription(
+                topic.name, len(topic.logs), dict(topic.config), topic.id, topic.spec.replication_factor or 1
+            )
             for topic in existing
         }
 

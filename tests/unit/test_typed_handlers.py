@@ -1,0 +1,338 @@
+"""Handlers whose keys and values are decoded by serializers and types, and what type checkers know of them."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import msgspec
+import pydantic
+import pytest
+
+from paperboy import BulkHandler, ConfigurationError, DeserializationError, Handler
+from paperboy.brokers.protocol import ConsumerRecord, Record
+from paperboy.handlers.decoding import Decoding
+from paperboy.serializers import Integer, Json, MessagePack, String
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Order:
+    id: str
+    amount: int
+
+
+class Click(msgspec.Struct):
+    page: str
+
+
+class Visit(pydantic.BaseModel):
+    user: str
+
+
+def decoded(handler: type[Handler[Any]] | Handler[Any], value: bytes | None, key: bytes | None = None) -> Record:
+    record: Record = ConsumerRecord("orders", 2, 7, 0, 0, key, value, None, 1, 1, ())
+    Decoding(handler).decode(record)
+    return record
+
+
+def handler(**attributes: Any) -> type[Handler[Any]]:
+    return type("Orders", (Handler,), {"topic": "orders", **attributes})
+
+
+ORDER = b'{"id":"o-1","amount":3}'
+
+
+# --- Serializers -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["serializer", "deserializer"])
+def test_a_serializer_object_decodes_by_its_deserialize(name: str) -> None:
+    kind = handler(**{f"key_{name}": Integer(), f"value_{name}": Json(Order)})
+    for each in (kind, kind()):
+        record = decoded(each, ORDER, b"\0\0\0\7")
+        assert (record.key, record.value) == (7, Order("o-1", 3))
+
+
+def test_it_may_be_able_to_read_only() -> None:
+    class Reader:
+        def deserialize(self, data: bytes, /) -> str:
+            return data.decode()
+
+    assert decoded(handler(value_serializer=Reader()), b"anna").value == "anna"
+
+
+def test_a_class_in_place_of_a_serializer_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"Orders\.value_serializer is the class Json: give an instance, Json"):
+        Decoding(handler(value_serializer=Json))
+
+
+# --- Types -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "value"),
+    [
+        (Order, ORDER, Order("o-1", 3)),
+        (Click, b'{"page":"p"}', Click("p")),
+        (Visit, b'{"user":"anna"}', Visit(user="anna")),
+        (list[Order], b"[" + ORDER + b"]", [Order("o-1", 3)]),
+        (dict[str, int], b'{"a":1}', {"a": 1}),
+        (int, b"7", 7),
+        (str, b"anna", "anna"),
+        (bytes, b"{", b"{"),
+    ],
+    ids=str,
+)
+def test_values_and_keys_become_objects_of_their_type(kind: Any, data: bytes, value: object) -> None:
+    record = decoded(handler(value_type=kind, key_type=kind), data, data)
+    assert (record.key, record.value) == (value, value)
+    assert decoded(handler(value_type=kind), None).value is None
+
+
+class Plain:
+    """A serializer that knows nothing of types."""
+
+    def serialize(self, value: Any, /) -> bytes:
+        return repr(value).encode()
+
+    def deserialize(self, data: bytes, /) -> Any:
+        return json.loads(data)
+
+
+@pytest.mark.parametrize(
+    ("serializer", "data"),
+    [
+        (Json(), ORDER),
+        (MessagePack(), MessagePack().serialize({"id": "o-1", "amount": 3})),
+        (Plain(), ORDER),
+        (json.loads, ORDER),
+    ],
+    ids=["Json", "MessagePack", "an object", "a callable"],
+)
+def test_a_type_and_a_serializer_go_together(serializer: Any, data: bytes) -> None:
+    assert decoded(handler(value_type=Order, value_serializer=serializer), data).value == Order("o-1", 3)
+    with pytest.raises(DeserializationError, match=r"orders\[2\] offset 7.*Order.*|.*amount"):
+        decoded(handler(value_type=Order, value_serializer=serializer), data.replace(b"id", b"ix"))
+
+
+def test_what_is_not_of_the_type_names_the_record_and_what_is_wrong() -> None:
+    with pytest.raises(DeserializationError) as caught:
+        decoded(handler(value_type=Order), b'{"id":"o-1","amount":"many"}')
+    assert str(caught.value) == (
+        "The value of orders[2] offset 7 could not be decoded by Orders.value_type:"
+        """ b'{"id":"o-1","amount":"many"}' is not Order in JSON (Expected `int`, got `str` - at `$.amount`):"""
+        " something else than Json wrote it."
+    )
+
+
+def test_a_type_that_is_none_is_refused() -> None:
+    class Stranger:
+        pass
+
+    with pytest.raises(ConfigurationError, match=r"Orders\.value_type: Stranger is no type that messages can have"):
+        Decoding(handler(value_type=Stranger))
+    with pytest.raises(ConfigurationError, match=r"Orders\.key_type: Stranger is no type"):
+        Decoding(handler(key_type=Stranger, key_serializer=String()))
+
+
+# --- Handler[Order] --------------------------------------------------------------------
+
+
+T = TypeVar("T")
+
+
+class Base(Handler[T], Generic[T]):
+    topic = "orders"
+
+
+class OfOrders(Handler[Order]):
+    topic = "orders"
+
+
+class InBulk(BulkHandler[Order]):
+    topic = "orders"
+
+
+class OfBase(Base[Order]):
+    pass
+
+
+class Inherits(OfOrders):
+    pass
+
+
+@pytest.mark.parametrize("kind", [OfOrders, InBulk, OfBase, Inherits])
+def test_a_handler_of_a_model_needs_no_value_type(kind: type[Handler[Order]]) -> None:
+    for each in (kind, kind()):
+        assert decoded(each, ORDER, b"k").value == Order("o-1", 3)
+        assert decoded(each, ORDER, b"k").key == b"k"
+
+
+def test_a_handler_of_a_model_with_a_serializer_leaves_it_to_that() -> None:
+    class Orders(Handler[Order]):
+        topic = "orders"
+
+        @staticmethod
+        def value_serializer(data: bytes) -> Order:
+            return Order(data.decode(), 0)
+
+    assert decoded(Orders, b"o-2").value == Order("o-2", 0)
+
+
+class OfBytes(Handler[bytes]):
+    topic = "orders"
+
+
+class OfAnything(Handler[dict[str, Any]]):
+    topic = "orders"
+
+
+class OfNothing(Base[T]):
+    pass
+
+
+@pytest.mark.parametrize("kind", [OfBytes, OfAnything, OfNothing, Base])
+def test_a_handler_of_something_else_is_decoded_as_it_says(kind: type[Handler[Any]]) -> None:
+    assert not Decoding(kind).is_needed
+
+
+def test_two_types_for_one_handler_are_refused() -> None:
+    class Orders(Handler[Order]):
+        topic = "orders"
+        value_type = Click
+
+    with pytest.raises(ConfigurationError, match=r"Orders is a Handler\[Order\], but its values are made into Click"):
+        Decoding(Orders)
+
+
+def test_the_name_of_a_class_in_place_of_it_is_refused() -> None:
+    class Orders(Handler["Order"]):
+        topic = "orders"
+
+    with pytest.raises(ConfigurationError, match=r"Orders is a Handler\['Order'\]: name the class itself"):
+        Decoding(Orders)
+
+
+# --- Type checkers ---------------------------------------------------------------------
+
+
+USED_RIGHT = """
+from dataclasses import dataclass
+from typing import Any
+
+from paperboy import BulkHandler, ConsumerRecord, Context, Engine, Handler, Message
+
+
+@dataclass
+class Order:
+    id: str
+
+
+class Orders(Handler[Order]):
+    topic = "orders"
+
+    @classmethod
+    async def on_message(cls, msg: Message[Order], ctx: Context) -> None:
+        reveal_type(msg.value)
+        reveal_type(msg.offset)
+
+    @classmethod
+    async def on_tombstone(cls, msg: Message[None], ctx: Context) -> None:
+        print(msg.key)
+
+
+class Plain(Handler):
+    topic = ["plain"]
+
+    @classmethod
+    async def did_receive_message(cls, msg: ConsumerRecord[Any, Any], ctx: Context) -> ConsumerRecord[Any, Any]:
+        return msg
+
+    @classmethod
+    async def on_message(cls, msg: Message, ctx: Context) -> None:
+        print(msg.value["anything"])
+
+    @classmethod
+    async def on_error(cls, e: Exception, msg: ConsumerRecord[Any, Any], ctx: Context) -> Exception | None:
+        return e
+
+
+class Bulks(BulkHandler[Order]):
+    topic = "bulks"
+
+    @classmethod
+    async def on_bulk(cls, msgs: list[Message[Order | None]], ctx: Context) -> None:
+        for msg in msgs:
+            if msg.value is not None:
+                print(msg.value.id)
+
+
+class OldBulks(BulkHandler):
+    topic = "old"
+
+    @classmethod
+    async def on_bulk(cls, msgs: list[ConsumerRecord[Any, Any]], ctx: Context) -> None:
+        print(len(msgs))
+
+    @classmethod
+    async def on_finished_handling(
+        cls, msgs: ConsumerRecord[Any, Any] | list[ConsumerRecord[Any, Any]], ctx: Context
+    ) -> None:
+        print(msgs)
+
+
+engine = Engine(Orders, Plain, Bulks(), OldBulks, bootstrap_servers="memory://", group_id="g")
+"""
+
+USED_WRONG = USED_RIGHT.replace("print(msg.value.id)", "print(msg.value.amount)").replace(
+    "async def on_message(cls, msg: Message[Order]", "async def on_message(cls, msg: Message[int]"
+)
+
+
+def checked(*command: str, module: Path) -> tuple[int, str]:
+    """A type checker's exit code, and what it has said."""
+    result = subprocess.run(
+        [sys.executable, "-m", *command, str(module)],
+        capture_output=True,
+        text=True,
+        cwd=module.parent,
+        timeout=300,
+        check=False,
+    )
+    return result.returncode, result.stdout + result.stderr
+
+
+@pytest.fixture(params=["mypy", "basedpyright"])
+def command(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
+    if request.param == "mypy":
+        (tmp_path / "mypy.ini").write_text(f"[mypy]\nstrict = True\ncache_dir = {ROOT / '.mypy_cache' / 'snippets'}\n")
+        return ["mypy", "--config-file", str(tmp_path / "mypy.ini")]
+    (tmp_path / "pyrightconfig.json").write_text('{"typeCheckingMode": "standard", "reportMissingTypeStubs": false}')
+    return ["basedpyright", "--level", "error", "--pythonpath", sys.executable]
+
+
+def test_type_checkers_know_the_type_of_a_value_and_plain_handlers_go_on_working(
+    command: list[str], tmp_path: Path
+) -> None:
+    module = tmp_path / "right.py"
+    module.write_text(USED_RIGHT)
+    code, said = checked(*command, module=module)
+    assert code == 0, said
+    if command[0] == "mypy":
+        assert 'Revealed type is "right.Order"' in said
+        assert re.search(r'Revealed type is "(builtins\.)?int"', said)
+
+
+def test_type_checkers_see_what_is_wrong(command: list[str], tmp_path: Path) -> None:
+    module = tmp_path / "wrong.py"
+    module.write_text(USED_WRONG)
+    code, said = checked(*command, module=module)
+    assert code == 1, said
+    assert "amount" in said
+    # To mypy, which finds no types in aiokafka, a Message may be one of anything.
+    assert "on_message" in said or command[0] == "mypy"
