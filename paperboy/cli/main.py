@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from paperboy import __version__
-from paperboy.cli import dlt_command, reset_command, table_command, worker_command
+from paperboy.cli import dlt_command, reset_command, table_command, topics_command, worker_command
 from paperboy.cli.errors import Misuse
 from paperboy.errors import PaperboyError
 
@@ -44,5 +44,6 @@ def _parser() -> argparse.ArgumentParser:
     dlt_command.add_to(commands)
     reset_command.add_to(commands)
     table_command.add_to(commands)
+    topics_command.add_to(commands)
     worker_command.add_to(commands)
     return parser

@@ -110,7 +110,12 @@ def changelog_topic(table: Table, group_id: str) -> str:
 
 def transactional_id(group_id: str, partition: TopicPartition) -> str:
     """The id of whoever handles this partition. A format that is for ever."""
-    return f"{group_id}-{partition.topic}-{partition.partition}"
+    return f"{transactional_ids_prefix(group_id)}{partition.topic}-{partition.partition}"
+
+
+def transactional_ids_prefix(group_id: str) -> str:
+    """What all ids of a group begin with."""
+    return f"{group_id}-"
 
 
 def changelog_spec(table: Table, group_id: str, partitions: int) -> TopicSpec:
