@@ -40,6 +40,7 @@ class Lane(Work):
         wiring: Wiring,
         history: History,
         locks: Locks,
+        is_ending: Callable[[], bool],
     ) -> None:
         undo: Undo = []
         self.isolation = Isolation(tables, undo, history)
@@ -52,6 +53,7 @@ class Lane(Work):
             wiring.broker.clock,
             wiring.counters,
             wiring.options.group_id,
+            is_ending=is_ending,
             has_to_stop=lambda: False,
             turn_sec=0.0,
         )
@@ -285,7 +287,9 @@ class Lanes:
     # One lane.
 
     async def _run(self, track: _Track) -> None:
-        lane = Lane(self._name, self._tables, self._outbox, self._wiring, self._history, self._locks)
+        lane = Lane(
+            self._name, self._tables, self._outbox, self._wiring, self._history, self._locks, lambda: self._ending
+        )
         track.called -= 1
         lane.time_limit.sec = track.source.dispatch.handler_timeout_sec
         lane.time_limit.watch([lane.time_limit.sec])

@@ -118,6 +118,7 @@ class Task:
             wiring.broker.clock,
             wiring.counters,
             options.group_id,
+            is_ending=lambda: self._draining,
             has_to_stop=lambda: self._draining or self._checkpoints.is_due,
             turn_sec=turn_sec,
         )

@@ -40,6 +40,7 @@ class Work:
         clock: Clock,
         counters: Counters,
         group_id: str,
+        is_ending: Callable[[], bool],
         has_to_stop: Callable[[], bool],
         turn_sec: float,
     ) -> None:
@@ -56,6 +57,7 @@ class Work:
         self.failing: Failing | None = None
         self.isolated: tuple[int, int] | None = None
         self.time_limit = TimeLimit(self)
+        self.is_ending = is_ending
         self.has_to_stop = has_to_stop
         self.turn_sec = turn_sec
         self._outbox = outbox

@@ -43,9 +43,9 @@ def restore_raw(record: Record, raw: Raw) -> None:
 def failure_of(raised: BaseException, unit: Unit, record: Record) -> Exception | Verdict:
     """What a hook raised, as its failure, or as the handler's own verdict.
 
-    A cancellation of the task itself goes on, and so does the failure of a store, or of a schema registry, which is
-    not the message's; a cancellation by the time limit, or one that only comes out of a hook because something that it
-    awaited was cancelled, is a failure like any other.
+    A cancellation of the task itself goes on, whatever error the hook made of it, and so does the failure of a store,
+    or of a schema registry, which is not the message's; a cancellation by the time limit, or one that only comes out of
+    a hook because something that it awaited was cancelled, is a failure like any other.
     """
     overrun = unit.time_limit.overrun(record)
     if overrun is not None:
@@ -60,11 +60,13 @@ def failure_of(raised: BaseException, unit: Unit, record: Record) -> Exception |
     if isinstance(raised, Verdict):
         raised.error.with_traceback(raised.__traceback__).__cause__ = raised.__context__
         return raised
+    task = asyncio.current_task()
     if isinstance(raised, Exception):
+        if task is not None and task.cancelling() and unit.is_ending():
+            raise asyncio.CancelledError from raised
         return raised
     if not isinstance(raised, asyncio.CancelledError):
         raise raised
-    task = asyncio.current_task()
     if task is None or task.cancelling():
         raise raised
     error = PaperboyError(

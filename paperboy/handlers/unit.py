@@ -55,6 +55,10 @@ class Unit(Sender, Protocol):
         """The message has finished: its writes stay, its sends go to the outbox."""
         ...
 
+    def is_ending(self) -> bool:
+        """Whether the task is being given back: who is cancelled now has not failed."""
+        ...
+
     def has_to_stop(self) -> bool:
         """Whether a bulk should end at the next message boundary: for a stop, a rebalance, or a checkpoint."""
         ...

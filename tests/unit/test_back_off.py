@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from paperboy import DeadLetter, Exponential, Retry, Table
+from paperboy import BulkHandler, DeadLetter, Exponential, Retry, Table
+from paperboy.brokers.protocol import TopicPartition
 from paperboy.errors import CheckpointError, PaperboyError, StoreError
 from paperboy.testing import EngineTest
 from tests.unit.failing_kit import (
@@ -422,3 +423,93 @@ async def test_a_broker_that_takes_no_dead_letter_has_nothing_committed_past_it(
         dead = t.dead_letters("in")
         assert {headers(each)["offset"] for each in dead} == {"1"}
         assert len(dead) == (1 if operation == "produce" else 4), "at least once"
+
+
+@both
+async def test_a_message_that_a_drain_cuts_off_has_not_failed_whatever_its_hook_makes_of_that(lanes: int) -> None:
+    begun: list[int] = []
+
+    async def on_message(msg: Any, ctx: Any) -> None:
+        begun.append(ctx.attempt)
+        if len(begun) > 1:
+            return
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            raise ConnectionError("as some clients put it") from None
+
+    engine = engine_of(handler(on_message, concurrency=lanes, dead_letter=DeadLetter()), drain_timeout_sec=1)
+    async with EngineTest(engine) as t:
+        await t.send("in", "v", key="k")
+        await t.advance("1s")
+        await t.rebalance()
+        await t.settle()
+        assert begun == [1, 1]
+        assert t.dead_letters("in") == []
+        assert engine.status().dead_lettered == 0
+        assert committed(t) == 1
+
+
+async def test_a_change_to_bulk_mode_waits_for_what_waits_and_keeps_the_order_of_keys() -> None:
+    seen: list[tuple[str, int]] = []
+
+    async def on_message(msg: Any, ctx: Any) -> None:
+        seen.append(("alone", msg.offset))
+        if msg.value == b"bad" and ctx.attempt == 1:
+            raise ValueError("once")
+
+    async def on_bulk(msgs: Any, ctx: Any) -> None:
+        seen.extend(("bulk", msg.offset) for msg in msgs)
+
+    failing = handler(on_message, BulkHandler, on_bulk=on_bulk, concurrency=3, retry=Retry(delays=["30s"]))
+    async with EngineTest(engine_of(failing, bulk_mode_threshold=20)) as t:
+        for number, value in enumerate(["bad", "good", "good"]):
+            await t.send("in", value, key=f"k{number % 2}")
+        await t.advance("5s")
+        assert seen == [("alone", 0), ("alone", 1)]
+        for number in range(60):
+            await t.send("in", "good", key=f"k{number % 2}")
+        await t.advance("10s")
+        await t.settle()
+        assert committed(t) == 63
+        finished = [offset for _, offset in seen[1:]]
+        assert sorted(finished) == list(range(63)), "each once, but for the first attempt"
+        for key in (0, 1):
+            mine = [offset for offset in finished if offset % 2 == key and offset > 2]
+            assert mine == sorted(mine)
+        assert finished.index(0) < finished.index(2), "of one key"
+        assert any(how == "bulk" for how, _ in seen)
+
+
+@both
+async def test_a_bulk_that_is_handled_one_by_one_may_have_gaps_and_begins_anew_after_a_crash(lanes: int) -> None:
+    lists: list[list[int]] = []
+
+    async def on_bulk(msgs: Any, ctx: Any) -> None:
+        lists.append([msg.offset for msg in msgs])
+        if any(msg.value == b"bad" for msg in msgs):
+            raise ValueError("bad")
+        if len(lists) == 3:
+            await asyncio.sleep(3600)
+
+    failing = handler(None, BulkHandler, on_bulk=on_bulk, concurrency=lanes, dead_letter=DeadLetter())
+    async with EngineTest(engine_of(failing, bulk_mode_threshold=1)) as t:
+        await t.stop()
+        partition = TopicPartition("in", 0)
+        for number, value in enumerate(["good", "good", "bad", "good", "good"]):
+            await t.send("in", value, key=str(number))
+            cluster_of(t).append_marker(partition)
+        await t.restart()
+        await t.advance("2s")
+        assert lists[:3] == [[0, 2, 4, 6, 8], [0], [2]]
+        await t.crash()
+        del lists[:]
+        lists.append([])  # so that the third waits for nothing any more
+        lists.append([])
+        lists.append([])
+        await t.restart()
+        await t.settle()
+        assert sorted(lists[3:], key=len, reverse=True)[0] == [0, 2, 4, 6, 8]
+        assert sorted(lists[4:]) == [[0], [2], [4], [6], [8]]
+        assert committed(t) == 10
+        assert {headers(dead)["offset"] for dead in t.dead_letters("in")} == {"4"}

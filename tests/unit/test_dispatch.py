@@ -84,6 +84,9 @@ class Task:
         self.sent += [send[1] for send in self.pending]
         self.pending.clear()
 
+    def is_ending(self) -> bool:
+        return False
+
     def has_to_stop(self) -> bool:
         return self.stopping
 

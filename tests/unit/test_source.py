@@ -294,3 +294,46 @@ class SourceMachine(RuleBasedStateMachine):
 
 
 TestASourceAgainstAList = SourceMachine.TestCase
+
+
+# Records that are handled one by one, because one of them made a bulk fail.
+
+
+def isolated(*chunks: list[Record], begin: int, end: int) -> Source:
+    source = source_at(chunks[0][0].offset, *chunks)
+    source.isolated = (begin, end)
+    return source
+
+
+def test_a_bulk_ends_before_what_is_handled_one_by_one_and_another_begins_behind_it() -> None:
+    source = isolated(records(0, 2, 5, 9, 12), begin=2, end=6)
+    taken = [(source.is_isolated, offsets(source.take_bulk(100))) for _ in range(3)]
+    assert taken == [(False, [0]), (True, [2, 5]), (False, [9, 12])]
+
+
+def test_they_may_lie_in_several_chunks_and_be_gone_altogether() -> None:
+    source = isolated(records(0, 1), records(3, 4), records(7), begin=1, end=4)
+    assert offsets(source.take_bulk(100)) == [0]
+    assert offsets(source.take_bulk(100)) == [1, 3]
+    assert offsets(source.take_bulk(100)) == [4, 7]
+    gone = isolated(records(0, 9), begin=2, end=6)
+    assert offsets(gone.take_bulk(100)) == [0, 9]
+
+
+def test_what_was_taken_of_them_and_given_back_is_still_of_them() -> None:
+    source = isolated(records(0, 1, 2, 3), begin=1, end=3)
+    assert offsets(source.take_chunk(None)) == [0]
+    taken = source.take_chunk(None)
+    assert offsets(taken) == [1, 2]
+    source.give_back(taken[1:])
+    assert source.is_isolated
+    assert offsets(source.take_chunk(None)) == [2]
+    assert offsets(source.take_chunk(None)) == [3]
+
+
+def test_where_it_begins_anew_nothing_is_known_of_failures() -> None:
+    source = isolated(records(0, 1), begin=0, end=2)
+    source.held_until = 5.0
+    source.start_at(0)
+    left: list[object] = [source.isolated, source.held_until, source.failing]
+    assert left == [None, None, None]
