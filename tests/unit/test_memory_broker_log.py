@@ -39,6 +39,16 @@ def test_what_compaction_has_not_reached_is_left_alone() -> None:
     assert [offset for offset, _, _ in contents(log)] == [1, 2, 3]
 
 
+def test_compaction_leaves_what_stands_before_an_open_transaction_that_may_yet_be_aborted() -> None:
+    log = PartitionLog(PARTITION)
+    append(log, (b"a", b"1"))
+    for batch in batches([(b"a", b"2", (), 0)]):
+        log.append(batch, transactional_id="id")
+    log.compact(now_ms=0, delete_retention_ms=HOUR_MS)
+    log.end_transaction("id", commits=False)
+    assert contents(log) == [(0, b"a", b"1")]
+
+
 def test_a_tombstone_goes_a_while_after_the_first_compaction_that_met_it() -> None:
     log = PartitionLog(PARTITION)
     append(log, (b"a", b"1"), (b"a", None))

@@ -11,7 +11,7 @@ from paperboy.brokers.protocol import ConsumerRecord, Record, TopicPartition
 FETCH_BYTES = 1024 * 1024
 """What one fetch hands out of a partition, about, as Kafka's max.partition.fetch.bytes."""
 
-_Entry = tuple[int, int, bytes | None, bytes | None, tuple[tuple[str, bytes], ...], int]
+Entry = tuple[int, int, bytes | None, bytes | None, tuple[tuple[str, bytes], ...], int]
 """Offset, timestamp, key, value, headers, and the bytes of the log up to and with this entry."""
 
 _offset = itemgetter(0)
@@ -28,7 +28,7 @@ class PartitionLog:
         self.end_offset = 0
         """The high watermark: the offset the next entry gets."""
         self._timestamp_type = timestamp_type
-        self._entries: list[_Entry] = []
+        self._entries: list[Entry] = []
         self._dropped_bytes = 0
         self._horizons: dict[int, int] = {}
         """When a tombstone may go, by its offset."""
@@ -123,14 +123,15 @@ class PartitionLog:
         del self._entries[:first]
 
     def compact(self, now_ms: int, delete_retention_ms: int, before: int | None = None) -> None:
-        """Keep the last record of each key, of those below `before` (None: of all). Offsets stay.
+        """Keep the last record of each key, of those below `before` (None: of all), and of no open transaction, which
+        may yet be aborted. Offsets stay.
 
         A tombstone goes `delete_retention_ms` after the first compaction that met it, not earlier: who reads on from
         before it has this long to hear of the deletion.
         """
-        limit = self.end_offset if before is None else before
+        limit = min(self.stable_offset, self.end_offset if before is None else before)
         last = {entry[2]: entry[0] for entry in self._entries if entry[0] < limit}
-        kept: list[_Entry] = []
+        kept: list[Entry] = []
         start = total = self._dropped_bytes
         for offset, timestamp, key, value, headers, end in self._entries:
             size, start = end - start, end
