@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 from paperboy.brokers.memory import MemoryBroker, MemoryCluster
 from paperboy.brokers.memory.batches import Batch
 from paperboy.brokers.memory.consumer import MemoryConsumer
 from paperboy.brokers.memory.group import Group
+from paperboy.brokers.memory.log import PartitionLog
 from paperboy.brokers.memory.producer import MemoryProducer
+from paperboy.brokers.memory.transactions import Transactions
 from paperboy.brokers.protocol import (
     Ack,
     Assignment,
@@ -138,6 +140,25 @@ class SimulatedProducer(MemoryProducer):
         return Ack(-1, ack.records) if broker.weather.hides_offset() else ack
 
 
+class SimulatedTransactions(Transactions):
+    """A coordinator of transactions, what happens in which is seen."""
+
+    trace: Trace
+
+    def begin_anew(self, transactional_id: str, timeout_sec: float) -> int:
+        epoch = super().begin_anew(transactional_id, timeout_sec)
+        self.trace.say(f"transactions of {transactional_id} begin anew, epoch {epoch}")
+        return epoch
+
+    def add_log(self, transactional_id: str, epoch: int, log: PartitionLog) -> None:
+        super().add_log(transactional_id, epoch, log)
+        self.trace.say(f"log {log.partition} {log.end_offset} in {transactional_id}")
+
+    def _end(self, transactional_id: str, producer: Any, *, commits: bool) -> None:
+        self.trace.say(f"transaction of {transactional_id} {'committed' if commits else 'aborted'}")
+        super()._end(transactional_id, producer, commits=commits)
+
+
 class SimulatedGroup(Group):
     """A coordinator whose commits are seen."""
 
@@ -146,5 +167,10 @@ class SimulatedGroup(Group):
 
     def commit(self, member_id: str, generation: int, offsets: Mapping[TopicPartition, int]) -> None:
         super().commit(member_id, generation, offsets)
+        self.trace.say(f"commit {', '.join(f'{partition} {offset}' for partition, offset in offsets.items())}")
+        self.durability.committed(current_process(), offsets)
+
+    def commit_transaction(self, transactional_id: str, offsets: Mapping[TopicPartition, int]) -> None:
+        super().commit_transaction(transactional_id, offsets)
         self.trace.say(f"commit {', '.join(f'{partition} {offset}' for partition, offset in offsets.items())}")
         self.durability.committed(current_process(), offsets)

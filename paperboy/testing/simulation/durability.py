@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from paperboy.brokers.memory import MemoryCluster
+from paperboy.brokers.memory.log import Entry
 from paperboy.brokers.protocol import Outgoing, TopicPartition
 from paperboy.engine.topology import changelog_topic
 from paperboy.tables.codec import codec
@@ -12,7 +13,7 @@ from paperboy.testing.loop import Process
 from paperboy.testing.simulation.incarnation import Incarnation
 from paperboy.testing.simulation.ledger import NO_COUNT, NO_TOTAL, Count, Ledger, Total
 from paperboy.testing.simulation.plan import Job, Op, Plan
-from paperboy.testing.simulation.workload import GROUP, OUT, Tables
+from paperboy.testing.simulation.workload import GROUP, OUT, OUT_PARTITIONS, Tables
 
 _CODEC = codec(None, None)
 _encode_key, decode_value = _CODEC.encode_key, _CODEC.decode_value
@@ -115,6 +116,8 @@ class Durability:
     def committed(self, process: Process | None, offsets: Mapping[TopicPartition, int]) -> None:
         """Offsets are committed: everything below has to be in the log."""
         ledger = self.ledger
+        if self._plan.exactly_once:
+            self._read_logs()
         for partition, offset in offsets.items():
             before = ledger.committed.get(partition, 0)
             if offset < before:
@@ -126,6 +129,8 @@ class Durability:
         for partition in offsets:
             job = ledger.jobs[partition.topic]
             self._check_total(job, partition.partition)
+            if self._plan.exactly_once:
+                self._check_exact(partition)
             if process is not None:
                 self._check_strays(job, partition.partition, process)
 
@@ -133,10 +138,12 @@ class Durability:
 
     def check_store(self, store: MemoryStore, changelog: TopicPartition) -> None:
         """A store at the end of its changelog holds what that says, byte for byte."""
-        log = self._cluster.log(changelog)
-        if store.changelog_offset != log.end_offset:
-            return
-        self.check_bytes(dict(store._entries), changelog, "The store")
+        if self.is_at_end(changelog, store.changelog_offset):
+            self.check_bytes(dict(store._entries), changelog, "The store")
+
+    def is_at_end(self, changelog: TopicPartition, offset: int | None) -> bool:
+        """Whether nothing stands behind this offset, but for the marker that ends a transaction."""
+        return offset is not None and offset >= self._cluster.log(changelog).end_offset - int(self._plan.exactly_once)
 
     def check_bytes(self, entries: Mapping[bytes, bytes], changelog: TopicPartition, what: str) -> None:
         wanted = folded(self._cluster, changelog)
@@ -150,6 +157,10 @@ class Durability:
     def check_end(self) -> None:
         """Everything is handled and committed."""
         ledger = self.ledger
+        if self._plan.exactly_once:
+            self._read_logs()
+            for partition in ledger.ops:
+                self._check_exact(partition)
         for partition, ops in ledger.ops.items():
             end = self._cluster.log(partition).end_offset
             if ledger.committed.get(partition, 0) != end:
@@ -191,6 +202,39 @@ class Durability:
                         f"Job {job.name} counts {total[0]} in partition {number}, and"
                         f" {ledger.totals[job.name, number]} records were handled."
                     )
+
+    def _read_logs(self) -> None:
+        """What readers of committed records see now."""
+        self.outputs.clear()
+        for number in range(OUT_PARTITIONS):
+            for _, _, key, value, _, _ in _committed(self._cluster, TopicPartition(OUT, number)):
+                assert key is not None
+                assert value is not None
+                self.outputs[key.decode(), int(value)] += 1
+        for (key_, seq), times in self.outputs.items():
+            if times > 1 or not seq:
+                raise self.ledger.breaks(f"Number {seq} of key {key_} was sent {times} times.")
+        for partition, changelog in self._changelogs.items():
+            changelog.last.clear()
+            for _, _, key, value, _, _ in _committed(self._cluster, partition):
+                assert key is not None
+                changelog.last[key] = (value, (None, 0))
+
+    def _check_exact(self, partition: TopicPartition) -> None:
+        """What is committed has counted once."""
+        job, number = self.ledger.jobs[partition.topic], partition.partition
+        seqs: dict[str, int] = {}
+        for at, op in self.ledger.ops.get(partition, {}).items():
+            if op.seq and at < self.ledger.committed.get(partition, 0):
+                seqs[op.key] = op.seq
+        for key, seq in seqs.items():
+            if (count := self._count(job, number, key))[:2] != (seq, seq):
+                raise self.ledger.breaks(f"Key {key} counts {count} where {seq} records are committed.")
+        total, committed = self._check_total(job, number), self.ledger.committed_records(job, number)
+        if total[0] != committed:
+            raise self.ledger.breaks(
+                f"Job {job.name} counts {total} in partition {number}, where {committed} are committed."
+            )
 
     def _check_durable(self, op: Op, offset: int) -> None:
         where = f"{op.partition} offset {offset}, number {op.seq} of key {op.key}, is committed"
@@ -255,10 +299,19 @@ class Durability:
 def folded(cluster: MemoryCluster, changelog: TopicPartition) -> dict[bytes, bytes]:
     """What a changelog says, from its beginning to its end."""
     entries: dict[bytes, bytes] = {}
-    for _, _, key, value, _, _ in cluster.log(changelog)._entries:
+    for _, _, key, value, _, _ in _committed(cluster, changelog):
         assert key is not None
         if value is None:
             entries.pop(key, None)
         else:
             entries[key] = value
     return entries
+
+
+def _committed(cluster: MemoryCluster, partition: TopicPartition) -> list[Entry]:
+    """The entries of a log that readers of committed records see now, or will."""
+    log = cluster.log(partition)
+    if not log._open:
+        return log._entries
+    open_now = {offset for ranges in log._open.values() for offsets in ranges for offset in offsets}
+    return [entry for entry in log._entries if entry[0] not in open_now]

@@ -1,12 +1,12 @@
 """What the handlers of a simulation were given, found in their tables and wrote, and what of it cannot be."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from paperboy.brokers.protocol import TopicPartition
 from paperboy.testing.simulation.incarnation import Incarnation
-from paperboy.testing.simulation.plan import Job, Op
+from paperboy.testing.simulation.plan import Job, Op, Plan
 
 Count = tuple[int, int, int]
 """What the table of counts holds for a key: how many records, the number of the last one, and who wrote it."""
@@ -72,12 +72,12 @@ class Ledger:
 
     def __init__(
         self,
-        jobs: Iterable[Job],
+        plan: Plan,
         excuses: Callable[[Job, str, int, str], bool],
         is_member: Callable[[Incarnation], bool],
         say: Callable[[str], object],
     ) -> None:
-        self.jobs = {topic: job for job in jobs for topic in job.topics}
+        self.jobs = {topic: job for job in plan.jobs for topic in job.topics}
         self.ops: dict[TopicPartition, dict[int, Op]] = {}
         """By partition and offset: everything that was sent."""
         self.furthest: dict[str, int] = {}
@@ -87,16 +87,19 @@ class Ledger:
         self.totals: Counter[tuple[str, int]] = Counter()
         """By job and partition: how often a record was finished."""
         self.committed: dict[TopicPartition, int] = {}
-        self.steps: list[Job] = []
+        self.steps = plan.jobs if plan.steps else ()
         """The jobs, where they are taken in steps."""
         self.broken: list[str] = []
         """What was found to be broken."""
         self._attempts: dict[int, Attempt] = {}
         self._indexes: dict[tuple[TopicPartition, int], int] = {}
+        self._numbers: dict[tuple[TopicPartition, int], int] = {}
+        """By partition and record: how many of those before it do not fail for good."""
         self._after: dict[tuple[str, int], int | None] = {}
         self._openings: dict[tuple[Incarnation, int, str], Opening] = {}
         self._latest: dict[tuple[Incarnation, TopicPartition, int], Attempt] = {}
         self._boomed: set[tuple[str, int]] = set()
+        self._exactly_once = plan.exactly_once
         self._excuses = excuses
         self._is_member = is_member
         self._say = say
@@ -112,6 +115,7 @@ class Ledger:
     def sent(self, op: Op, offset: int) -> None:
         ops = self.ops.setdefault(op.partition, {})
         self._indexes[op.partition, offset] = len(ops)
+        self._numbers[op.partition, len(ops)] = sum(1 for each in ops.values() if each.seq)
         ops[offset] = op
         if op.seq:
             self._after[op.key, op.seq] = op.seq if op.kind == "set" else None
@@ -169,6 +173,8 @@ class Ledger:
                 )
             return
         self._check_written(where, op, count)
+        if self._exactly_once and count[:2] != (op.seq - 1, op.seq - 1):
+            raise self.breaks(f"{where}: the count is not exact: it shows {count}.")
         job, partition = self.jobs[op.partition.topic], op.partition.partition
         excused = self._excuses(job, "counts", partition, op.key)
         if count[1] < op.seq - 1 and not excused:
@@ -211,6 +217,9 @@ class Ledger:
             raise self.breaks(
                 f"{where}: the total shows {total}, and {self.committed_records(job, partition)} records are committed."
             )
+        before = self._numbers[op.partition, attempt.index]
+        if self._exactly_once and job.concurrency == 1 and len(job.topics) == 1 and total[0] != before:
+            raise self.breaks(f"{where}: the total is not exact: it shows {total} after {before} records.")
         last = attempt.opening.total.get(partition)
         if last is not None and job.concurrency == 1 and len(job.topics) == 1 and total != last.new_total:
             raise self.breaks(

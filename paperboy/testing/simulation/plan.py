@@ -18,15 +18,18 @@ _HARMFUL: tuple[EventKind, ...] = (
     "kill", "kill", "kill", "kill", "freeze", "freeze", "zombie", "zombie", "zombie", "isolate", "expire",
     "stop", "rejoin", "age", "age",
 )  # fmt: skip
-_ZOMBIE_AT = ("produce", "produce", "produce", "produce_ack", "commit", "confirm", "write")
+_ZOMBIE_AT = (
+    "produce", "produce", "produce", "produce_ack", "commit", "confirm", "write", "end_transaction", "end_transaction",
+)  # fmt: skip
 _HARMLESS: tuple[EventKind, ...] = ("compact", "marker", "jump")
 _STRUCK = (
     "produce", "produce", "produce_ack", "produce_ack", "produce_ack", "commit", "commit", "commit_ack", "commit_ack",
     "committed", "offsets", "confirm", "fetch", "describe", "unknown_offset", "write", "write", "flush", "open", "read",
+    "fence", "end_transaction", "end_transaction", "end_transaction_ack", "end_transaction_ack",
 )  # fmt: skip
 _STRUCK_AT = (
     "produce", "produce", "produce", "produce_ack", "produce_ack", "commit", "commit_ack", "confirm", "fetch", "write",
-    "flush", "open", "offsets",
+    "flush", "open", "offsets", "fence", "end_transaction", "end_transaction", "end_transaction_ack",
 )  # fmt: skip
 
 
@@ -100,6 +103,7 @@ class Plan:
     """All machines are one, and share a disk."""
     static: bool
     """Members of the group keep their names."""
+    exactly_once: bool
     options: dict[str, Any]
     ops: tuple[Op, ...]
     lasts: float
@@ -113,11 +117,6 @@ class Plan:
     stays: float
     """How likely the loop stays with a process."""
     topics: tuple[str, ...] = field(default=())
-
-    @property
-    def is_calm(self) -> bool:
-        """Nothing fails, and nobody comes or goes."""
-        return not self.storms and not any(event.kind not in ("compact", "marker", "jump") for event in self.events)
 
 
 def plan_of(seed: int) -> Plan:
@@ -141,6 +140,11 @@ def plan_of(seed: int) -> Plan:
         "max_buffer_bytes": chance.choice((4_000, 1_000_000)),
         "checkpoint_attempts": chance.choice((3, 5, 8)),
     }
+    exactly_once = chance.random() < 0.35
+    if exactly_once:
+        options["processing_guarantee"] = "exactly_once"
+        options["transaction_interval_sec"] = options["commit_interval_sec"]
+        options["transaction_timeout_sec"] = chance.choice((60.0, 60.0, 3.0))
     calm = chance.random() < 0.1
     return Plan(
         seed=seed,
@@ -151,6 +155,7 @@ def plan_of(seed: int) -> Plan:
         machines=machines,
         one_disk=chance.random() < 0.3,
         static=chance.random() < 0.2,
+        exactly_once=exactly_once,
         options=options,
         ops=_ops(chance, jobs, partitions, lasts, steps),
         lasts=lasts,

@@ -14,7 +14,7 @@ from paperboy.clock import Chance
 from paperboy.engine import Engine
 from paperboy.tables.stores.memory import MemoryStore
 from paperboy.testing.loop import Process
-from paperboy.testing.simulation.broker import SimulatedBroker, SimulatedGroup
+from paperboy.testing.simulation.broker import SimulatedBroker, SimulatedGroup, SimulatedTransactions
 from paperboy.testing.simulation.disk import SimulatedDisk
 from paperboy.testing.simulation.durability import Durability
 from paperboy.testing.simulation.incarnation import Incarnation
@@ -90,12 +90,17 @@ class _Simulation:
         loop.work_seconds = self._weather.seconds_of_work
         loop.set_exception_handler(self._unheard)
         self._durability = Durability(plan, self._cluster)
-        self.ledger = Ledger(plan.jobs, self._durability.excuses, self._is_member, self.trace.say)
-        self.ledger.steps = list(plan.jobs) if plan.steps else []
+        self.ledger = Ledger(plan, self._durability.excuses, self._is_member, self.trace.say)
         self._durability.ledger = self.ledger
         self._durability.store_of = self._store_of
         group = self._cluster._groups[GROUP] = SimulatedGroup(GROUP, self._cluster.clock)
         group.durability, group.trace = self._durability, self.trace
+        transactions = SimulatedTransactions(
+            self._cluster.clock,
+            lambda group_id, by, offsets: self._cluster.group(group_id).commit_transaction(by, offsets),
+        )
+        transactions.trace = self.trace
+        self._cluster.transactions = transactions
         disks = [SimulatedDisk(self._weather, self._chance, plan.flush_every) for _ in range(plan.machines)]
         self.machines = [
             Machine(number, loop, disks[0 if plan.one_disk else number], self.ledger, self.trace, self._build)
@@ -272,7 +277,7 @@ class _Simulation:
         for machine in self.machines:
             for path, image in machine.disk.images.items():
                 changelog = TopicPartition(image.record.identity.changelog, image.record.identity.partition)
-                if image.record.changelog_offset == self._cluster.log(changelog).end_offset:
+                if self._durability.is_at_end(changelog, image.record.changelog_offset):
                     self._durability.check_bytes(dict(image.entries), changelog, f"What {path} has kept")
 
     def _restored(self, process: Incarnation, task: str) -> None:
