@@ -89,9 +89,33 @@ MUTANTS = [
     Mutant(
         "sends are left out of the checkpoint",
         "engine/checkpoints.py",
-        "        await self.flush()\n        checkpoint = Checkpoint(",
-        "        checkpoint = Checkpoint(",
+        "        await self.flush()\n        checkpoint = self._new_checkpoint()\n",
+        "        checkpoint = self._new_checkpoint()\n",
         100,
+    ),
+    Mutant(
+        "exactly once: store write before the transaction has ended",
+        "engine/transaction.py",
+        "        await self._producer.commit(self._group_id, self.positions)  # 5\n",
+        "        for (table, changes, _), offset in zip(written, reached, strict=True):\n"
+        "            table.partition.store.write(changes, offset, now_ms)\n"
+        "        await self._producer.commit(self._group_id, self.positions)  # 5\n",
+        2_000,
+    ),
+    Mutant(
+        "exactly once: offsets beside the transaction",
+        "engine/transaction.py",
+        "        await self._producer.commit(self._group_id, self.positions)  # 5\n",
+        "        await self._producer.commit(self._group_id, {})\n"
+        "        await self._consumer.commit(self.positions, self._generation)\n",
+        500,
+    ),
+    Mutant(
+        "exactly once: the store is believed after a transaction whose end is unknown",
+        "engine/task.py",
+        "keeps_step = self.transaction is None and not isinstance",
+        "keeps_step = not isinstance",
+        500,
     ),
     Mutant(
         "what a failed message sent is sent",
@@ -221,13 +245,6 @@ MUTANTS = [
         "        await self.drain()\n        self._stores.flush()\n",
         "        self.tasks.clear()\n        self._runners.clear()\n        self._stores.flush()\n",
         500,
-    ),
-    Mutant(
-        "what was fetched for the last owner is handed over",
-        "engine/membership.py",
-        "            if records and records[0].offset >= source.fetched:\n",
-        "            if records:\n",
-        3_000,
     ),
     Mutant(
         "steps hold nothing back",
