@@ -52,6 +52,8 @@ T = TypeVar("T")
 
 _ENDS_SEC = 1.0
 """How often end offsets are looked at that fetches do not bring."""
+_CHANGELOGS_SEC = 10.0
+"""How often it is looked whether changelogs were made anew."""
 _REBALANCE_MARGIN_SEC = 2 * LAST_CHECKPOINT_SEC + 5.0
 """What a rebalance may take beyond ``drain_timeout_sec``: the last checkpoints, and giving them up."""
 _CLOSE_TIMEOUT_SEC = 10.0
@@ -396,6 +398,7 @@ class Engine:
                 run_beside(membership.fetch_for_ever(), "fetch")
                 run_beside(progress.take_steps(), "steps")
                 run_beside(_every(_ENDS_SEC, self._ask_for_ends), "ends")
+                run_beside(_every(_CHANGELOGS_SEC, membership.look_at_changelogs), "changelogs")
                 run_beside(_every(SHOW_SEC, display.show), "restore display")
                 if ends is not None:
                     run_beside(self._stop_after(progress.until_committed(ends)), "stop at end")

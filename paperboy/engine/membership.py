@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from paperboy.brokers.protocol import RESETTING, Assignment, Record, TopicPartition, TransactionalProducer
 from paperboy.engine.assignment import Recency, TaskAssignor
+from paperboy.engine.changelogs import Changelog, made_anew
 from paperboy.engine.globals import Follower
-from paperboy.engine.preparation import Changelog
 from paperboy.engine.reclaim import reclaim
 from paperboy.engine.restore import restore
 from paperboy.engine.restoring import Restoring
@@ -79,7 +79,7 @@ class Membership:
         self._options = wiring.options
         self._groups = groups
         self._dispatches = dispatches
-        self._changelogs = changelogs
+        self._changelogs = dict(changelogs)
         self._followers = followers
         self._steps = steps
         self._assignor = assignor
@@ -246,6 +246,25 @@ class Membership:
             source.end_offset = ends[source.partition]
             task.wake()
 
+    async def look_at_changelogs(self) -> None:
+        """Let tables begin again whose changelog was deleted and made anew: it holds nothing of what they do.
+
+        Raises:
+            ConfigurationError: one was made anew, and cannot be a changelog.
+        """
+        try:
+            await self._follow_changelogs()
+        except BrokerError as error:
+            _log.warning("changelogs not looked at", error=str(error))
+
+    async def _follow_changelogs(self, opening: Task | None = None) -> None:
+        """As `look_at_changelogs`, for a task that is being opened, and will have its stores belong to them."""
+        others = await made_anew(self._changelogs, self._broker)
+        self._changelogs.update(others)
+        for task in self.tasks.values():
+            if task is not opening and not others.keys().isdisjoint(task.tables):
+                task.go_back(BrokerError(f"Changelogs of task {task.name} were made anew while it was at work."))
+
     def _recency(self) -> Recency:
         return recency(self._groups, self._changelogs, self._stores.records(), self._broker.clock.time_ms())
 
@@ -362,10 +381,13 @@ class Membership:
                 for table in tables:
                     await self._reclaim(table, task.generation)
                 return
-            except OffsetOutOfRange:  # the changelog was cut under our feet
+            except OffsetOutOfRange:  # the changelog was cut under our feet, or made anew
                 task.in_step = False
+        if task.failure is not None:
+            await self._follow_changelogs(task)
         for table in tables:
             held = table.held
+            await held.belong_to(self._changelogs[table.partition.table].topic_id)
             table.partition.store = await (held.reopen() if isinstance(task.failure, StoreError) else held.open())
         if tables:
             await restore(tables, self._broker, task.restoring)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from paperboy.brokers.protocol import Broker, TopicDescription, TopicPartition, TopicSpec
+from paperboy.engine.changelogs import Changelog, changelog_of
 from paperboy.engine.failure_topics import (
     check_dead_letter_topics,
     check_retry_topics,
@@ -34,20 +35,6 @@ from paperboy.tables.table import Table
 from paperboy.topic import is_topic_name
 
 _log = get_logger("paperboy.engine")
-
-
-@dataclass(frozen=True, slots=True)
-class Changelog:
-    """A table's changelog topic."""
-
-    topic: str
-    partitions: int
-    max_record_bytes: int
-    """The largest record it takes."""
-    delete_retention_ms: int
-    """How long it keeps tombstones."""
-    topic_id: str
-    """The broker's own id of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,15 +88,11 @@ async def prepare(
     return Prepared(
         groups=groups,
         inputs=_partitions({name: topic for name, topic in inputs.items() if not dispatches[name].delay_sec}),
-        changelogs={table: _changelog(described[spec.name]) for table, spec in specs.items()},
+        changelogs={table: changelog_of(described[spec.name]) for table, spec in specs.items()},
         global_topics={
             name: global_topics.get(table.topic) or described[table.topic] for name, table in global_tables.items()
         },
     )
-
-
-def _changelog(topic: TopicDescription) -> Changelog:
-    return Changelog(topic.name, topic.partitions, topic.max_message_bytes, topic.delete_retention_ms, topic.id)
 
 
 async def _declared_topics(

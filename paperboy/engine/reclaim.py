@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from paperboy.brokers.protocol import Broker, Consumer, Outgoing, Producer
+from paperboy.engine.changelogs import gone, is_another
 from paperboy.engine.stores import TaskTable
 from paperboy.errors import BrokerError, OffsetOutOfRange
 from paperboy.log import get_logger
@@ -39,6 +40,7 @@ async def reclaim(
         OffsetOutOfRange: the changelog does not go on from where the store stands.
         BrokerError: the changelog cannot be read or written.
     """
+    await _check_same(table, broker)
     said, end = await _since(table, broker)
     await consumer.confirm(generation)
     store = table.partition.store
@@ -66,6 +68,21 @@ async def reclaim(
             )
         end += records
     return end
+
+
+async def _check_same(table: TaskTable, broker: Broker) -> None:
+    """A changelog that was made anew may have come as far as the store, and says nothing of what that holds."""
+    changelog = table.changelog
+    found = (await broker.describe_topics([changelog.topic])).get(changelog.topic)
+    if found is None:
+        raise gone(changelog.topic, table.partition.table)
+    if is_another(table.held.changelog_id, found.id):
+        raise OffsetOutOfRange(
+            f"Changelog {changelog} of table {table.partition.table!r} was made anew: it does not go on from where the"
+            " table stands.",
+            *changelog,
+            table.partition.store.changelog_offset or 0,
+        )
 
 
 async def _since(table: TaskTable, broker: Broker) -> tuple[dict[bytes, bytes | None], int]:

@@ -3,7 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,9 @@ from typing import Any
 from paperboy.brokers.protocol import Record, TopicPartition
 from paperboy.clock import in_thread
 from paperboy.engine.assignment import Recency
+from paperboy.engine.changelogs import Changelog, is_another
 from paperboy.engine.disk import Disk, LocalDisk, Opened
 from paperboy.engine.home import Home
-from paperboy.engine.preparation import Changelog
 from paperboy.engine.topology import TaskId, TopicGroup
 from paperboy.errors import StoreError
 from paperboy.log import get_logger
@@ -45,7 +45,7 @@ class HeldStore:
     def __init__(
         self,
         identity: StoreIdentity,
-        open_store: Callable[[], Opened],
+        open_store: Callable[[StoreIdentity], Opened],
         fetch_schemas: Callable[[Sequence[Record]], Awaitable[None]] | None = None,
     ) -> None:
         self.fetch_schemas = fetch_schemas
@@ -58,6 +58,11 @@ class HeldStore:
     @property
     def is_open(self) -> bool:
         return self._store is not None
+
+    @property
+    def changelog_id(self) -> str:
+        """The broker's id of the changelog that it belongs to."""
+        return self._identity.changelog_id
 
     @property
     def record(self) -> StoreRecord | None:
@@ -93,6 +98,19 @@ class HeldStore:
             if self._store is not None:
                 await in_thread(partial(self._wipe, self._store, reason))
 
+    async def belong_to(self, changelog_id: str) -> None:
+        """Be opened as a store of the changelog with this id: where that is another one than before, as an empty one.
+
+        Raises:
+            StoreError: what it holds cannot be wiped.
+        """
+        if not is_another(self.changelog_id, changelog_id):
+            return
+        anew = replace(self._identity, changelog_id=changelog_id)
+        await self.wipe(mismatch(self._identity, anew) or "")
+        await self.close()
+        self._identity = anew
+
     async def close(self) -> None:
         """Flush it, and let go. A disk that fails now costs a restore, later."""
         async with self._one_at_a_time:
@@ -106,7 +124,7 @@ class HeldStore:
     # In a thread, to their last word: whoever waits may be cancelled, and it is done all the same.
 
     def _open(self) -> Store:
-        self._store, wiped = self._open_store()
+        self._store, wiped = self._open_store(self._identity)
         if wiped is not None:
             self._say_wiped(wiped)
         return self._store
@@ -191,7 +209,7 @@ class Stores:
         if store_id not in self._held:
             self._held[store_id] = HeldStore(
                 identity,
-                self._opener(table, identity),
+                self._opener(table),
                 partial(fetch_schemas, table) if has_schemas(table) else None,
             )
         return self._held[store_id]
@@ -227,11 +245,13 @@ class Stores:
         home = self._homes[base] = self._disk.take_home(base, self._group_id)
         _log.info("state kept", directory=str(home.path), group_id=self._group_id)
 
-    def _opener(self, table: Table, identity: StoreIdentity) -> Callable[[], Opened]:
+    def _opener(self, table: Table) -> Callable[[StoreIdentity], Opened]:
         if table.store_kind == "memory":
-            return lambda: (MemoryStore(identity.table), None)
-        path = self._homes[self._base(table)].store_path(identity.table, identity.partition)
-        return partial(self._disk.open, path, identity, self._rocksdb)
+            return lambda identity: (MemoryStore(identity.table), None)
+        home = self._homes[self._base(table)]
+        return lambda identity: self._disk.open(
+            home.store_path(identity.table, identity.partition), identity, self._rocksdb
+        )
 
     def _base(self, table: Table) -> Path:
         return self._state_dir if table.store_path is None else table.store_path

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from paperboy import CheckpointError, Engine, Handler, OffsetOutOfRange, Table
+from paperboy import CheckpointError, ConfigurationError, Engine, Handler, OffsetOutOfRange, Table
 from paperboy.brokers.memory import MemoryCluster, memory_cluster
 from paperboy.brokers.memory.producer import MemoryProducer
 from paperboy.brokers.protocol import TopicPartition, TopicSpec
@@ -461,8 +461,8 @@ async def test_a_changelog_that_is_made_anew_under_a_running_engine_has_the_stor
         await engine.caught_up()
         assert engine.status().checkpoint_failures == 1
         assert {entry.key: entry.value for entry in table.snapshot()} == {b"after": 3}
-    assert "store wiped table=views" in caplog.text
-    assert "it stands at offset 3, and the changelog holds 0 to 1" in caplog.text
+    [wiped] = said(caplog, "store wiped")
+    assert wiped["reason"] == f"of an earlier changelog topic of this name: {changelog!r} was made anew"
     assert await restored(kit, source) == {b"after": 3}
 
 
@@ -797,3 +797,97 @@ def test_fetches_that_fail_now_and_then_do_not_add_up(kit: Kit) -> None:
         assert len(seen) == 5
 
     run(scenario())
+
+
+# A changelog that is made anew while its table is in use.
+
+
+async def make_anew(kit: Kit, changelog: str, *entries: tuple[bytes, int]) -> None:
+    cluster_of(kit).delete_topics([changelog])
+    cluster_of(kit).create_topics([TopicSpec(changelog, 1, config={"cleanup.policy": "compact"})])
+    await kit.send(changelog, [(encode_key(key), encode_value(value)) for key, value in entries])
+
+
+@pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
+async def test_a_changelog_made_anew_is_noticed_without_a_checkpoint_though_the_stores_offset_would_fit(
+    kit: Kit, guarantee: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("paperboy.engine.engine._CHANGELOGS_SEC", 0.05)
+    source, table = await kit.topic("views"), Table("views")
+    changelog = f"{kit.group}-views-changelog"
+    engine = kit.engine(noting(source, table, []), processing_guarantee=guarantee)
+    engine.register_table(table)
+    async with engine:
+        await kit.send(source, [(b"before", b"x")])
+        await engine.caught_up()
+        await make_anew(kit, changelog, (b"theirs", 7), (b"theirs", 8), (b"theirs", 9))
+        await until(lambda: {entry.key: entry.value for entry in table.snapshot()} == {b"theirs": 9})
+        await kit.send(source, [(b"after", b"x")])
+        await engine.caught_up()
+        live = {entry.key: entry.value for entry in table.snapshot()}
+        assert live == {b"theirs": 9, b"after": 1}
+        assert engine.status().checkpoint_failures == 1
+    [wiped] = said(caplog, "store wiped")
+    assert wiped["reason"] == f"of an earlier changelog topic of this name: {changelog!r} was made anew"
+    assert await restored(kit, source) == live
+
+
+async def test_a_checkpoint_that_lands_in_a_changelog_made_anew_does_not_believe_what_it_finds(
+    kit: Kit, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its batch lands further on than the store stands, as behind somebody else's stray records."""
+    source, table = await kit.topic("views"), Table("views")
+    changelog = f"{kit.group}-views-changelog"
+    engine = kit.engine(noting(source, table, []))
+    engine.register_table(table)
+    async with engine:
+        await kit.send(source, [(b"before", b"x")])
+        await engine.caught_up()
+        await make_anew(kit, changelog, (b"theirs", 7), (b"theirs", 8), (b"theirs", 9))
+        await kit.send(source, [(b"after", b"x")])
+        await engine.caught_up()
+        live = {entry.key: entry.value for entry in table.snapshot()}
+        assert live == {b"theirs": 9, b"after": 1}
+    [wiped] = said(caplog, "store wiped")
+    assert "was made anew" in wiped["reason"]
+    assert await restored(kit, source) == live
+
+
+async def test_a_changelog_made_anew_that_can_be_none_stops_the_engine(
+    kit: Kit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a broker makes one that creates whatever topic is asked for."""
+    monkeypatch.setattr("paperboy.engine.engine._CHANGELOGS_SEC", 0.05)
+    source, table = await kit.topic("views"), Table("views")
+    changelog = f"{kit.group}-views-changelog"
+    engine = kit.engine(noting(source, table, []))
+    engine.register_table(table)
+
+    async def work() -> None:
+        async with engine:
+            await engine.caught_up()
+            cluster_of(kit).delete_topics([changelog])
+            cluster_of(kit).create_topics([TopicSpec(changelog, 1)])
+            await asyncio.sleep(60)
+
+    running = asyncio.create_task(work())
+    await until(lambda: engine.status().failure is not None)
+    running.cancel()
+    with pytest.raises(ConfigurationError, match=r"views-changelog' has cleanup\.policy='delete'"):
+        await running
+
+
+async def test_a_changelog_that_is_gone_stops_the_engine_with_the_remedy(kit: Kit) -> None:
+    source, table = await kit.topic("views"), Table("views")
+    engine = kit.engine(noting(source, table, []), checkpoint_attempts=2)
+    engine.register_table(table)
+
+    async def work() -> None:
+        async with engine:
+            await engine.caught_up()
+            cluster_of(kit).delete_topics([f"{kit.group}-views-changelog"])
+            await kit.send(source, [(b"a", b"x")])
+            await engine.caught_up()
+
+    with pytest.raises(CheckpointError, match=r"'group-.*-views-changelog' of table 'views' is gone.*paperboy reset"):
+        await work()

@@ -14,9 +14,9 @@ import pytest
 from paperboy import Table
 from paperboy.brokers.protocol import TopicPartition
 from paperboy.clock import in_thread
+from paperboy.engine.changelogs import Changelog
 from paperboy.engine.disk import Opened
 from paperboy.engine.home import Home, take_home
-from paperboy.engine.preparation import Changelog
 from paperboy.engine.stores import HeldStore, Stores, TaskTable, recency, store_identity
 from paperboy.engine.topology import TaskId, TopicGroup
 from paperboy.errors import StoreError
@@ -43,7 +43,7 @@ async def task_table(
     name = changelog.topic.removesuffix("-log")
     partition = TablePartition(Table(name), changelog.partition, [], 1_048_588)
     bottom = MemoryStore(name) if store is None else store
-    held = HeldStore(StoreIdentity(name, changelog.partition, changelog.topic, "", ""), lambda: (bottom, None))
+    held = HeldStore(StoreIdentity(name, changelog.partition, changelog.topic, "", ""), lambda _: (bottom, None))
     partition.store = await held.open()
     return TaskTable(partition, changelog, delete_retention_ms, held)
 
@@ -128,7 +128,7 @@ def disk() -> Disk:
 
 @pytest.fixture
 def held(disk: Disk) -> HeldStore:
-    return HeldStore(CLICKS, disk.open)
+    return HeldStore(CLICKS, lambda _: disk.open())
 
 
 async def until(condition: Callable[[], bool]) -> None:

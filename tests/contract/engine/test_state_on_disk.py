@@ -9,7 +9,7 @@ import pytest
 
 from paperboy import Engine, Handler, Table
 from paperboy.brokers.protocol import TopicPartition, TopicSpec
-from tests.contract.engine.kit import Kit, entry, said
+from tests.contract.engine.kit import Kit, entry, said, until
 
 
 def counting(source: str, *tables: Table) -> type[Handler]:
@@ -130,6 +130,28 @@ async def test_a_changelog_made_anew_wipes_the_store_though_its_offset_would_fit
     assert (await worker.run())[0] == {b"new": 5, b"newer": 6}
     [wiped] = said(caplog, "store wiped")
     assert "anew" in wiped["reason"]
+
+
+async def test_a_changelog_made_anew_under_a_running_engine_wipes_the_store_which_then_belongs_to_it(
+    kit: Kit, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paperboy.engine.engine._CHANGELOGS_SEC", 0.2)
+    worker = await worker_of(kit, tmp_path)
+    await kit.send(worker.source, [(b"old", b"x")])
+    table = Table("counts", store="rocksdb://")
+    async with worker.engine(table) as engine:
+        await engine.caught_up()
+        async with kit.broker() as broker:
+            await broker.delete_topics([worker.changelog])
+            await broker.create_topics([TopicSpec(worker.changelog, 1, None, {"cleanup.policy": "compact"})])
+        await kit.send(worker.changelog, [entry(b"new", 5), entry(b"newer", 6)])
+        await until(lambda: {key: value for _, key, value in table.snapshot()} == {b"new": 5, b"newer": 6})
+        await kit.send(worker.source, [(b"new", b"x")])
+        await engine.caught_up()
+    assert "anew" in said(caplog, "store wiped")[-1]["reason"]
+    caplog.clear()
+    assert await worker.run() == ({b"new": 6, b"newer": 6}, 0)
+    assert said(caplog, "store wiped") == []
 
 
 async def test_a_changelog_cut_below_the_store_is_no_loss_and_one_cut_above_it_wipes_it(
