@@ -9,6 +9,7 @@ from typing import Final
 from paperboy.brokers.protocol import Reader, Record, TopicDescription, TopicPartition
 from paperboy.engine.restore import SLICE, take_over, uselessness
 from paperboy.engine.restoring import RestoreProgress, Restoring
+from paperboy.engine.silence import Silence
 from paperboy.engine.status import GlobalTableStatus
 from paperboy.engine.stores import HeldStore, StoreId, Stores
 from paperboy.engine.wiring import Wiring
@@ -183,8 +184,10 @@ class Follower:
             reader = self._broker.reader()
             try:
                 await reader.start(_offsets(behind))
+                silence = Silence(reader, {copy.source: ends[copy.source] for copy in behind}, self._broker)
                 while behind:
                     await self._read(reader, behind, _RESTORE_FETCH_SEC)
+                    await silence.listen()
                     behind = [copy for copy in behind if copy.offset < ends[copy.source]]
             finally:
                 await reader.stop()

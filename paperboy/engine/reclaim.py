@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from paperboy.brokers.protocol import Broker, Consumer, Outgoing, Producer
 from paperboy.engine.changelogs import gone, is_another
+from paperboy.engine.silence import Silence
 from paperboy.engine.stores import TaskTable
 from paperboy.errors import BrokerError, OffsetOutOfRange
 from paperboy.log import get_logger
@@ -103,10 +104,12 @@ async def _since(table: TaskTable, broker: Broker) -> tuple[dict[bytes, bytes | 
     reader = broker.reader()
     try:
         await reader.start({changelog: start})
+        silence = Silence(reader, {changelog: end}, broker)
         while reader.position(changelog) < end:
             for record in (await reader.fetch([changelog], _FETCH_TIMEOUT_SEC)).get(changelog, ()):
                 if record.offset < end and record.key:
                     said[record.key] = record.value
+            await silence.listen()
     finally:
         await reader.stop()
     return said, end

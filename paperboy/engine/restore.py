@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from paperboy.brokers.protocol import Broker, Record, TopicPartition
 from paperboy.engine.restoring import RestoreProgress
+from paperboy.engine.silence import Silence
 from paperboy.engine.stores import HeldStore, TaskTable
 from paperboy.errors import BrokerError, OffsetOutOfRange
 from paperboy.tables.stores.protocol import Store
@@ -134,6 +135,7 @@ async def _read(
         reader = broker.reader()
         try:
             await reader.start({changelog: starts[changelog] for changelog in unfinished})
+            silence = Silence(reader, {changelog: ends[changelog] for changelog in unfinished}, broker)
             while unfinished:
                 chunks = await reader.fetch(unfinished, _FETCH_TIMEOUT_SEC)
                 for changelog in unfinished:
@@ -147,6 +149,8 @@ async def _read(
                         partial(_refuse_keyless, table),
                     )
                 unfinished = [changelog for changelog in unfinished if reader.position(changelog) < ends[changelog]]
+                if unfinished:
+                    await silence.listen()
         finally:
             await reader.stop()
     for changelog, start in starts.items():

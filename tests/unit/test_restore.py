@@ -17,7 +17,7 @@ from paperboy.clock import SystemClock
 from paperboy.engine.restore import restore, uselessness
 from paperboy.engine.restoring import RestoreProgress
 from paperboy.engine.stores import TaskTable
-from paperboy.errors import BrokerError, StoreError
+from paperboy.errors import BrokerError, StoreError, TopicNotFound
 from paperboy.tables.stores.memory import MemoryStore
 from tests.unit.test_held_stores import DAY_MS, entries, said, task_table
 from tests.unit.test_memory_broker_time import run
@@ -317,6 +317,74 @@ async def test_what_is_deleted_under_our_feet_wipes_the_store_and_begins_again(
     assert state(users) == ({b"a": b"2"}, 1)
     [wiped] = said(caplog, "store wiped")
     assert wiped["table"] == "clicks"
+
+
+def test_a_changelog_that_is_deleted_while_it_is_read_ends_the_restore(log: Log) -> None:
+    async def scenario() -> None:
+        await log.write(CHANGELOG, *[(b"%d" % number, b"x" * 200_000) for number in range(12)])
+        broker = Interfering(log.cluster, None, lambda: log.cluster.delete_topics([CHANGELOG.topic]))
+        await broker.start()
+        with pytest.raises(TopicNotFound, match=r"'clicks-log' is gone"):
+            await restore([await held()], broker, progress_now())
+
+    run(scenario())
+
+
+def test_a_changelog_that_becomes_shorter_while_it_is_read_is_read_anew(
+    log: Log, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is left ends before the end that the restore was to come to, but not before where it has come."""
+
+    def make_anew() -> None:
+        log.cluster.delete_topics([CHANGELOG.topic])
+        log.cluster.create_topics([TopicSpec(CHANGELOG.topic, 1, config={"cleanup.policy": "compact"})])
+        log.cluster.topic(CHANGELOG.topic).append(
+            0, ([(b"anew", b"%d" % number, (), 0) for number in range(9)], [0] * 9), 0
+        )
+
+    async def scenario() -> None:
+        await log.write(CHANGELOG, *[(b"%d" % number, b"x" * 200_000) for number in range(12)])
+        broker = Interfering(log.cluster, None, make_anew)
+        await broker.start()
+        clicks = await held()
+        await restore([clicks], broker, progress_now())
+        assert state(clicks) == ({b"anew": b"8"}, 9)
+
+    run(scenario())
+    [wiped] = said(caplog, "store wiped")
+    assert "ended at offset 12 when it began to be read, and ends at 9 now" in wiped["reason"]
+
+
+def test_a_restore_waits_for_a_broker_that_is_away_and_says_so(log: Log, caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        await log.write(CHANGELOG, *[(b"%d" % number, b"x" * 200_000) for number in range(12)])
+        answers: list[Any] = [{}] * 350  # 35 s in which a client waits
+        broker = Interfering(log.cluster)
+        await broker.start()
+        reader_as_before = broker.reader
+
+        def reader() -> Any:
+            silent = reader_as_before()
+            fetch = silent.fetch
+
+            async def fetch_in_vain(*args: Any) -> Any:
+                if not answers:
+                    return await fetch(*args)
+                log.cluster.fail_next("describe", BrokerError("away"))
+                await asyncio.sleep(0.1)
+                return answers.pop()
+
+            silent.fetch = fetch_in_vain
+            return silent
+
+        broker.reader = reader  # type: ignore[method-assign]
+        clicks = await held()
+        await restore([clicks], broker, progress_now())
+        assert len(state(clicks)[0]) == 12
+
+    run(scenario())
+    assert len(said(caplog, "nothing comes")) == 3
+    assert {line["error"] for line in said(caplog, "end offsets unknown")} == {"away"}
 
 
 async def test_what_fails_is_raised_and_the_next_restore_goes_on_from_where_this_one_came(log: Log) -> None:
