@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from paperboy.cli.worker_process import DRAIN_MARGIN_SEC, MISUSED
-from paperboy.cli.worker_report import Report, report_in
+from paperboy.cli.worker_report import LINE_BYTES, Report, report_in
 from paperboy.cli.worker_restarts import Limits
 from paperboy.log import get_logger
 
@@ -94,8 +94,9 @@ class WorkerRun:
         """Hear what it tells, until it ends."""
         with contextlib.suppress(ConnectionError):
             async for line in reader:
-                self._take(report_in(line))
-                self._moved()
+                if line.endswith(b"\n"):  # else it was killed in the middle of it
+                    self._take(report_in(line))
+                    self._moved()
 
     async def ended(self, listening: "asyncio.Task[None]") -> None:
         """Returns when the process has ended, and has been heard out."""
@@ -168,7 +169,7 @@ async def start_run(
         raise
     finally:
         theirs.close()
-    reader, writer = await asyncio.open_connection(sock=ours)
+    reader, writer = await asyncio.open_connection(sock=ours, limit=LINE_BYTES)
     return WorkerRun(number, process, limits, stop_timeout_sec, moved), reader, writer
 
 

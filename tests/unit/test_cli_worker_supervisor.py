@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from paperboy.cli import worker_restarts
+from paperboy.cli.worker_report import LINE_BYTES, Report, report_in
 from paperboy.cli.worker_restarts import Restarts
 from paperboy.cli.worker_supervisor import Supervisor
 from tests.contract.engine.kit import said, until
@@ -37,6 +38,9 @@ if kind == "failing":
     fails("There is no topic.", 1)
 elif kind == "misused":
     fails("There is no module.", 2)
+elif kind == "cut short":
+    supervisor.sendall(b'{"failure": "The wor')
+    sys.exit(3)
 elif kind == "silent":
     sys.exit(3)
 elif kind == "finishing":
@@ -162,6 +166,26 @@ async def test_one_that_dies_without_a_word_is_said_by_its_exit_code(supervise: 
     async with supervise("silent") as s:
         assert await s.exit_code() == 1
     assert [line["exit_code"] for line in s.said("worker failed")] == [3, 3, 3]
+
+
+async def test_one_that_is_killed_in_the_middle_of_a_word_is_said_by_its_exit_code(
+    supervise: Callable[..., Any],
+) -> None:
+    async with supervise("cut short", restarts=Restarts(attempts=1)) as s:
+        assert await s.exit_code() == 1
+    assert [(line["exit_code"], "error" in line) for line in s.said("worker failed")] == [(3, False)]
+
+
+async def test_a_failure_with_much_to_say_is_heard() -> None:
+    """What a user's exception says may be of any length."""
+    said = "\x00é" * 1_000_000
+    line = Report(failure=f"first {said} last", traceback=said).line()
+    reader = asyncio.StreamReader(limit=LINE_BYTES)
+    reader.feed_data(line)
+    heard = report_in(await reader.readline())
+    assert heard.failure is not None
+    assert (heard.failure[:7], heard.failure[-5:]) == ("first \x00", " last")
+    assert len(heard.failure) < 60_000
 
 
 async def test_when_one_is_given_up_the_others_are_stopped_and_not_killed(
