@@ -121,15 +121,14 @@ class Membership:
             for group in self._groups
             for partition in sorted({tp.partition for tp in assignment.partitions if tp.topic in group.topics})
         ]
-        partial = [task.name for task in tasks if not given.issuperset(task.sources.partitions)]
-        if partial:
-            self._fail(
-                ConfigurationError(
-                    f"The group gave this worker only part of task {partial[0]}: do all workers of group"
-                    f" {self._options.group_id!r} run this engine, with the same topics?"
+        for task in tasks:
+            missing = [each for each in task.sources.partitions if each not in given]
+            if missing:
+                raise ConfigurationError(
+                    f"The group gave this worker only part of task {task.name}, without {missing[0]}: if topic"
+                    f" {missing[0].topic!r} has no such partition, because others were given more, give it as many;"
+                    f" else let all workers of group {self._options.group_id!r} run this engine, with the same topics."
                 )
-            )
-            return
         self.tasks = {task.id: task for task in tasks}
         wanted = {(name, task.id.partition) for task in tasks for name in task.tables}
         self._stores.keep(wanted.union(*(follower.store_ids for follower in self._followers)))

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeVar
 
 from paperboy.brokers.protocol import Broker, TopicPartition
 from paperboy.engine.membership import Membership
@@ -11,6 +12,8 @@ from paperboy.errors import BrokerError, PaperboyError
 from paperboy.log import get_logger
 
 _log = get_logger("paperboy.progress")
+
+T = TypeVar("T")
 
 _TICK_SEC = 0.25
 """How often the group's commits are asked for while other workers, not this one, are making progress."""
@@ -79,12 +82,21 @@ class Progress:
         while not self._membership.is_ready:
             await self._until_moved()
         before: Mapping[TopicPartition, int] = {}
+        await self._count_inputs()
         for _ in range(len(self._inputs) + 1):  # no chain of topics is longer
             ends = await self.input_ends()
             if ends == before:
                 return
             await self.until_committed(ends)
             before = ends
+
+    async def _count_inputs(self) -> None:
+        """Topics may have been given more partitions."""
+        found = await self._answer(
+            lambda: self._broker.describe_topics({partition.topic for partition in self._inputs}), "partitions unknown"
+        )
+        grown = [TopicPartition(name, number) for name, topic in found.items() for number in range(topic.partitions)]
+        self._inputs = list(dict.fromkeys([*self._inputs, *grown]))
 
     async def until_committed(self, ends: Mapping[TopicPartition, int]) -> None:
         """Until the group has committed these offsets, those of other workers' partitions too."""
@@ -100,11 +112,15 @@ class Progress:
             await self._until_moved()
 
     async def _ends(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        return await self._answer(lambda: self._broker.end_offsets(partitions), "end offsets unknown")
+
+    async def _answer(self, question: Callable[[], Awaitable[T]], unknown: str) -> T:
+        """What the broker says, asked until it answers."""
         while True:
             try:
-                return await self._broker.end_offsets(partitions)
+                return await question()
             except BrokerError as error:
-                _log.warning("end offsets unknown", error=str(error))
+                _log.warning(unknown, error=str(error))
             await self._until_moved()
 
     def _hurry_checkpoints(self, ends: Mapping[TopicPartition, int]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from paperboy import CheckpointError, ConfigurationError, Engine, Handler, OffsetOutOfRange, Table
+from paperboy import CheckpointError, ConfigurationError, Engine, Handler, OffsetOutOfRange, Retry, Table
 from paperboy.brokers.memory import MemoryCluster, memory_cluster
 from paperboy.brokers.memory.producer import MemoryProducer
 from paperboy.brokers.protocol import TopicPartition, TopicSpec
@@ -890,4 +890,69 @@ async def test_a_changelog_that_is_gone_stops_the_engine_with_the_remedy(kit: Ki
             await engine.caught_up()
 
     with pytest.raises(CheckpointError, match=r"'group-.*-views-changelog' of table 'views' is gone.*paperboy reset"):
+        await work()
+
+
+# Topics that are given more partitions while the engine runs.
+
+
+async def test_new_partitions_of_an_input_without_tables_are_handled(kit: Kit) -> None:
+    source, go_on = await kit.topic("views"), asyncio.Event()
+    seen: list[Any] = []
+
+    class Views(Handler):
+        topic = source
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            if msg.partition == 1:
+                await go_on.wait()
+            seen.append((msg.partition, msg.offset))
+
+    async with kit.engine(Views) as engine:
+        await kit.send(source, [(b"a", b"x")])
+        await engine.caught_up()
+        cluster_of(kit).create_partitions(source, 2)
+        await kit.send(source, [(b"a", b"x")] * 3, 1)
+        waiting = asyncio.create_task(engine.caught_up())
+        await asyncio.wait([waiting], timeout=0.5)
+        assert not waiting.done()
+        go_on.set()
+        await waiting
+        assert seen == [(0, 0), (1, 0), (1, 1), (1, 2)]
+
+
+async def test_new_partitions_of_an_input_with_tables_stop_the_engine_with_the_remedy(kit: Kit) -> None:
+    source, table = await kit.topic("views"), Table("views")
+    engine = kit.engine(counting(source, table, []))
+    engine.register_table(table)
+
+    async def work() -> None:
+        async with engine:
+            await engine.caught_up()
+            cluster_of(kit).create_partitions(source, 2)
+            await until(lambda: engine.status().failure is not None)
+
+    with pytest.raises(ConfigurationError, match=r"have a partition 1 now, but changelog .* has 1 partitions.*reset"):
+        await work()
+
+
+async def test_new_partitions_of_an_input_that_is_retried_stop_the_engine_with_what_differs(kit: Kit) -> None:
+    source = await kit.topic("views")
+
+    class Views(Handler):
+        topic = source
+        retry = Retry(delays=["1m"], via="topics")
+
+    engine = kit.engine(Views)
+
+    async def work() -> None:
+        async with engine:
+            await engine.caught_up()
+            cluster_of(kit).create_partitions(source, 2)
+            await until(lambda: engine.status().failure is not None)
+
+    with pytest.raises(
+        ConfigurationError, match=r"of task views-.*\[1\], without .*-retry-1m\[1\]: .* give it as many"
+    ):
         await work()
