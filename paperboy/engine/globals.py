@@ -151,13 +151,13 @@ class Follower:
             elif why is not None:
                 await copy.held.wipe(why)
         await self._restore(copies[shown:])
-        for copy in self._copies[count:]:
-            await copy.held.close()
-        self._copies = copies
+        given_up, self._copies = self._copies[count:], copies
         self._readable = [copy.store for copy in copies]
         self._catch_ups += 1
         self.complete.set()
         self._moved.set()
+        for copy in given_up:  # now that nobody reads them
+            await copy.held.close()
 
     async def _open(self, name: str, number: int) -> "_Copy":
         topic, table = self._topic, self.table.kept_as

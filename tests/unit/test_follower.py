@@ -19,6 +19,7 @@ from paperboy.brokers.protocol import Record, TopicDescription, TopicPartition, 
 from paperboy.clock import random_id
 from paperboy.engine import globals as following
 from paperboy.engine.globals import differences
+from paperboy.engine.stores import HeldStore
 from paperboy.errors import BrokerError, OffsetOutOfRange, StoreError
 from paperboy.serializers import String
 from paperboy.tables.stores.memory import MemoryStore
@@ -602,6 +603,32 @@ def test_a_topic_made_anew_with_fewer_partitions_is_shown_as_it_is_now(world: Wo
             assert status_of(engine).offsets == {"texts[0]": 2}
 
     in_virtual_time(scenario())
+
+
+def test_a_partition_that_is_gone_is_not_read_any_more_when_its_store_is_closed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readable_when_closed: list[bool] = []
+    close_as_before = HeldStore.close
+
+    async def close(held: HeldStore) -> None:
+        readable = world.table._readable
+        if readable is not None:
+            readable_when_closed.append(any(store is held._store for store in readable() or ()))
+        await close_as_before(held)
+
+    monkeypatch.setattr(HeldStore, "close", close)
+
+    async def scenario() -> None:
+        await world.remake_texts((b"old", b"1"), partitions=3)
+        async with world.engine() as engine:
+            await engine.caught_up()
+            await world.remake_texts((b"new", b"1"))
+            await until(lambda: world.content == {"new": "1"})
+            await until(lambda: len(readable_when_closed) >= 2)
+
+    in_virtual_time(scenario())
+    assert not any(readable_when_closed)
 
 
 def test_a_topic_made_anew_that_is_longer_than_the_old_one_is_read_from_its_beginning(world: World) -> None:
