@@ -27,6 +27,7 @@ HEAD_BYTES: Final = 5
 """The magic byte 0, and the schema's id in four bytes, the highest first."""
 
 _NO_HEAD: Final = bytes(HEAD_BYTES)
+_LARGEST_ID: Final = 2**31 - 1
 _AHEAD: Final = 100
 """How many versions of a subject are fetched before a topic is read; older ones are when they are met."""
 
@@ -138,9 +139,10 @@ class Framed(ABC):
         if self.registry is None:
             return
         for head in {each[:HEAD_BYTES] for each in data}.difference(self._readers):
-            if len(head) == HEAD_BYTES and head[0] == 0:
+            schema_id = int.from_bytes(head[1:], "big")
+            if len(head) == HEAD_BYTES and head[0] == 0 and schema_id <= _LARGEST_ID:
                 with suppress(DeserializationError):
-                    await self.registry.schema(int.from_bytes(head[1:], "big"))
+                    await self.registry.schema(schema_id)
 
     async def complete_schema(self) -> Schema | None:
         """The schema as it is registered: with all that it refers to.
@@ -182,6 +184,10 @@ class Framed(ABC):
                 " 0 and four bytes of a schema id."
             )
         schema_id = int.from_bytes(head[1:], "big")
+        if schema_id > _LARGEST_ID:  # a registry that is asked for it does not say that there is none, but fails
+            raise DeserializationError(
+                f"{excerpt(data)} names the schema id {schema_id}, which is larger than ids are."
+            )
         assert self.registry is not None
         schema = self.registry.known(schema_id)
         if schema is None:

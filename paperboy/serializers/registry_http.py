@@ -130,11 +130,8 @@ class HttpConnection:
                 except self._http.TransportError as error:
                     troubles.append(error)
                     continue
-                except PaperboyError as error:  # what an event loop in virtual time says of sockets
-                    raise RegistryUnreachable(
-                        f"The registry {self.name} cannot be asked ({error}): a test in virtual time has a registry"
-                        " of its own, as in SchemaRegistry('memory://test')."
-                    ) from error
+                except ExceptionGroup as errors:
+                    raise self._not_here(errors) from errors
                 if response.status_code not in _ASK_AGAIN:
                     self._first = number
                     return self._understood(response, url)
@@ -148,6 +145,16 @@ class HttpConnection:
             _log.warning("schema registry away", registry=self.name, error=repr(troubles[-1]))
             await asyncio.sleep(pause_sec)
             pause_sec = min(2 * pause_sec, _LONGEST_BACKOFF_SEC)
+
+    def _not_here(self, errors: ExceptionGroup[Exception]) -> Exception:
+        """What an event loop in virtual time says of sockets, put for who asks a registry."""
+        refusal, _ = errors.split(PaperboyError)
+        if refusal is None:
+            return errors
+        return RegistryUnreachable(
+            f"The registry {self.name} cannot be asked in virtual time: give the engine under test one of its own, as"
+            " SchemaRegistry('memory://test'), or let the test run in real time."
+        )
 
     def _understood(self, response: "httpx.Response", url: str) -> tuple[int, Any]:
         code = response.status_code

@@ -193,12 +193,18 @@ async def test_what_cannot_be_read_names_its_place_and_its_schema(kit: Kit, regi
     source = await kit.topic("orders")
     good = await framed(Avro(registry, ORDER), source, {"id": 1, "amount": 1.5})
     schema_id = int.from_bytes(good[1:5], "big")
-    bad = [b'{"id": 1}', b"\x00\x01", b"\x00\x77\x35\x94\x01\x02", good[:-1], good[:5]]
+    bad = [b'{"id": 1}', b"\x00\x01", b"\x00\x77\x35\x94\x01\x02", b"\x00\xff\xff\xff\xff", good[:-1], good[:5]]
     await kit.send_values(source, good, *bad, good)
     handler = await handled(kit, Collecting(source, Avro(registry)))
     assert handler.seen == [{"id": 1, "amount": 1.5}] * 2
     assert [value for _, value in handler.failed] == bad
-    reasons = ["magic byte", "magic byte", "no schema with id 2000000001", *[f"schema id {schema_id}"] * 2]
+    reasons = [
+        "magic byte",
+        "magic byte",
+        "no schema with id 2000000001",
+        "larger than ids are",
+        *[f"schema id {schema_id}"] * 2,
+    ]
     for offset, ((error, _), reason) in enumerate(zip(handler.failed, reasons, strict=True), 1):
         assert isinstance(error, DeserializationError)
         assert f"{source}[0] offset {offset}" in str(error)
