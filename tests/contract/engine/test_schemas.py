@@ -1,6 +1,7 @@
 """Schemas of a registry in handlers, sends and tables: embedded beside the memory broker, a real one beside Kafka."""
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from paperboy import (
     Table,
 )
 from paperboy.brokers.protocol import TopicPartition
-from paperboy.serializers import Avro, JsonSchema, Protobuf, SchemaRegistry, String
+from paperboy.serializers import Avro, JsonSchema, Protobuf, SchemaRegistry, String, Typed
 from paperboy.serializers.framed import Framed
 from paperboy.serializers.registry import Level
 from tests.contract.engine.kit import Kit, until
@@ -342,6 +343,40 @@ async def test_with_registering_off_a_schema_has_to_be_there(kit: Kit, registry:
     await registry.register(f"{target}-value", writing.schema)
     await handled(kit, forwarding(source, target, Avro(None, ORDER), writing))
     assert [writing.deserialize(record.value) for record in await kit.read(target)] == [{"id": 1, "amount": 1.5}]
+
+
+@dataclass
+class Order:
+    id: int
+    amount: float
+
+
+async def test_types_of_ones_own_go_round_in_schemas(kit: Kit, registry_address: str) -> None:
+    source, target = await kit.topic("orders"), await kit.topic("copies")
+    orders = Typed(Avro(SchemaRegistry(registry_address), ORDER), Order)
+    table = Table("orders", key_serializer=String(), value_serializer=orders)
+    outside = Avro(SchemaRegistry(registry_address), ORDER)
+
+    class Copying(Handler):
+        topic = source
+        value_serializer = orders
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            assert type(msg.value) is Order
+            await table.set(str(msg.value.id), msg.value)
+            await ctx.send(target, msg.value, serializer=orders)
+
+    await kit.send_values(source, await framed(outside, source, {"id": 1, "amount": 1.5}))
+    for _ in range(2):
+        engine = kit.engine(Copying)
+        engine.register_table(table)
+        async with engine:
+            await engine.caught_up()
+            assert entries(table) == {"1": Order(1, 1.5)}
+    (sent,) = await kit.read(target)
+    await outside.fetch_for([sent.value])
+    assert outside.deserialize(sent.value) == {"id": 1, "amount": 1.5}
 
 
 def keeping(source: str, table: Table) -> type[Handler]:
