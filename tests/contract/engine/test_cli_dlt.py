@@ -496,6 +496,23 @@ async def test_a_record_that_the_retry_topic_does_not_take_is_said_and_the_rest_
     assert await desk.replayed() == [b"a"]
 
 
+async def test_a_replay_that_fails_holds_up_nobody_who_reads_where_it_has_sent_to(kit: Kit) -> None:
+    desk = await new_desk(kit, partitions=2)
+    async with kit.broker() as broker:
+        await broker.create_topics(
+            [TopicSpec(desk.dead, 1), TopicSpec(desk.retry, 2, config={"max.message.bytes": "5000"})]
+        )
+    letters = [desk.letter(b"a", 0, 0), desk.letter(bytes(9000), 1, 0)]
+    await write(kit, TopicPartition(desk.dead, 0), letters)
+    with pytest.raises(BrokerError):
+        await desk.replay()
+    await kit.send(desk.retry, [(b"key", b"by hand")], 0)
+    async with asyncio.timeout(10):
+        while not (found := await desk.replayed()):
+            pass
+    assert found == [b"by hand"]
+
+
 async def test_an_entry_of_a_later_version_is_not_guessed_at(kit: Kit) -> None:
     desk = await new_desk(kit)
     await desk.make_topics()
