@@ -570,6 +570,15 @@ async def test_a_purge_of_what_was_replayed_leaves_the_rest_and_what_is_noted_of
     assert (await desk.purge(only_replayed=True)).letters == 2
 
 
+async def test_a_purge_of_a_part_of_what_was_replayed_together_leaves_the_rest_noted(kit: Kit) -> None:
+    desk = await new_desk(kit)
+    await desk.make_topics()
+    await desk.put([b"a", b"b"])
+    assert await desk.replay() == 2
+    assert (await desk.purge(LetterFilter(offsets=(Offsets(0, 0, 0),)))).letters == 1
+    assert await desk.replay() == 0
+
+
 async def test_a_purge_that_is_interrupted_before_it_has_deleted_forgets_nothing(kit: Kit) -> None:
     desk = await new_desk(kit)
     await desk.make_topics()
