@@ -117,7 +117,39 @@ async def test_other_topics_of_a_task_go_on_while_a_message_of_lanes_waits() -> 
         assert others == [0, 1, 2, 3]
 
 
-async def test_nothing_of_a_task_that_was_given_back_is_handled_again_there() -> None:
+async def test_a_message_of_lanes_that_is_due_waits_for_what_is_in_hand_outside_them() -> None:
+    running: list[str] = []
+    together: list[list[str]] = []
+    table = Table("t")
+
+    def noting(name: str, seconds: float) -> Any:
+        async def on_message(msg: Any, ctx: Any) -> None:
+            running.append(name)
+            together.append(list(running))
+            table["last"] = name
+            await asyncio.sleep(seconds)
+            running.remove(name)
+            if name == "in lanes" and ctx.attempt == 1:
+                raise ValueError("once")
+
+        return on_message
+
+    engine = engine_of(
+        handler(noting("in lanes", 0.01), concurrency=3, retry=Retry(delays=["5s"])),
+        handler(noting("alone", 10), topic="other"),
+    )
+    engine.register_table(table)
+    async with EngineTest(engine) as t:
+        await t.send("in", "v", key="a")
+        await t.advance("1s")
+        await t.send("other", "v")
+        await t.settle()
+        assert together == [["in lanes"], ["alone"], ["in lanes"]]
+        assert t.table("t") == {"last": "in lanes"}
+
+
+@pytest.mark.parametrize("makes_of_it", ["an error", "a verdict"])
+async def test_nothing_of_a_task_that_was_given_back_is_handled_again_there(makes_of_it: str) -> None:
     running = 0
     most = 0
 
@@ -128,6 +160,8 @@ async def test_nothing_of_a_task_that_was_given_back_is_handled_again_there() ->
         try:
             await asyncio.sleep(3600)
         except asyncio.CancelledError:
+            if makes_of_it == "a verdict":
+                ctx.retry_later("1s")
             raise ConnectionError("as some clients put it") from None
         finally:
             running -= 1
