@@ -99,11 +99,11 @@ class ProcessLoop(asyncio.SelectorEventLoop):
         """Let nothing of `process` run ever again: nothing is cancelled, no ``finally`` block is run."""
         process.is_alive = False
         self._dead.append(process)
+        _never_let_go([task for task in process.tasks if not task.done()])  # before their handles, which may hold them
         waiting: list[asyncio.Handle] = [*self._ready, *self._scheduled]  # type: ignore[attr-defined]
         for handle in waiting:
             if process_of(handle) is process:
                 handle.cancel()
-        _never_let_go([task for task in process.tasks if not task.done()])
         self._asyncgens.difference_update(process.generators)  # type: ignore[attr-defined]
         self._hang_up(process)
 

@@ -155,6 +155,27 @@ def test_a_killed_process_never_runs_again(loop: ProcessLoop) -> None:
     assert ran == ["innocent"]
 
 
+def test_a_task_that_only_its_next_turn_holds_does_not_run_its_finally_when_it_is_killed(loop: ProcessLoop) -> None:
+    ran: list[str] = []
+
+    async def work() -> None:
+        try:
+            while True:  # noqa: ASYNC110 - nothing but its next turn holds it
+                await asyncio.sleep(0)
+        finally:
+            ran.append("finally")
+
+    async def begin() -> None:
+        loop.spawn(process, work())
+        await turns()
+
+    process = Process()
+    loop.run(begin())
+    loop.kill(process)
+    gc.collect()
+    assert ran == []
+
+
 def test_one_of_two_processes_lives_on(loop: ProcessLoop) -> None:
     ran: list[str] = []
 
