@@ -89,8 +89,8 @@ MUTANTS = [
     Mutant(
         "sends are left out of the checkpoint",
         "engine/checkpoints.py",
-        "        await self.flush()\n        checkpoint = self._new_checkpoint()\n",
-        "        checkpoint = self._new_checkpoint()\n",
+        "        await self.flush()\n        if self._transaction is not None and self._has_gaps()",
+        "        if self._transaction is not None and self._has_gaps()",
         100,
     ),
     Mutant(
