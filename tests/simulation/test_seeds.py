@@ -16,6 +16,7 @@ SEEDS = int(os.environ.get("PAPERBOY_SIM_SEEDS", "400"))
 PINNED = {
     67: "compaction took what stood before an open transaction",
     122: "timers of virtual time rang early, and kept each other's time from coming",
+    154: "an alarm of the broker was set for the moment in which it rang, for ever",
 }
 """Seeds that have found a mistake, and which."""
 
