@@ -74,7 +74,7 @@ format: $(STAMP) ## Format the code, and mend what ruff can mend.
 kafka: $(STAMP) ## Run a real Kafka in the foreground on PORT (9092), until Ctrl-C.
 	@$(RUN) -m tests.kafka_server run --port $(PORT)
 
-bench: $(STAMP) ## Measure, on a Kafka of its own, what benchmarks/README.md shows.
+bench: $(STAMP) ## Measure beside the peers, on a Kafka of its own, and write benchmarks/RESULTS.md. ARGS as README.md there says.
 	@$(RUN) -m benchmarks $(ARGS)
 
 dist: $(STAMP) ## Build the sdist and, from it, the wheel; install that in a clean environment, and import it.

@@ -1,100 +1,144 @@
-"""``python -m benchmarks``: how fast the engine hands records over, beside a bare aiokafka getmany loop.
+"""``python -m benchmarks``: ours and the peers, side by side on one Kafka, in turns. See README.md.
 
-Everything runs on one Kafka, on the same topic, in turns; what counts is the ratio of the medians of one run.
+Gets the peers where they are not here yet, runs every contender in every workload it can do, checks that each did the
+whole work, and writes RESULTS.json and RESULTS.md.
 """
 
 import argparse
-import asyncio
 import contextlib
-import json
-import platform
-import statistics
 import sys
-import time
-from importlib.metadata import version
+import tempfile
+from collections.abc import Callable, Collection, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.contenders import CONTENDERS, GOALS, Contender
-from paperboy.brokers import open_broker
-from paperboy.brokers.protocol import Outgoing, TopicPartition, TopicSpec
+from benchmarks.contenders import CONTENDERS, OURS, Contender
+from benchmarks.environments import PeerUnavailable
+from benchmarks.oracle import WorkMissing
+from benchmarks.process import JobFailed
+from benchmarks.report import report
+from benchmarks.results import Results, this_machine
+from benchmarks.trials import Figures, Trials
+from benchmarks.workloads import WORKLOADS, Workload
 from tests.kafka_server import KafkaServer
+from tests.kafka_server.distribution import KAFKA_VERSION
 
-PARTITIONS = 4
-HOT_KEYS = 1_000
+HERE = Path(__file__).parent
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--bootstrap-servers", help="a Kafka to use; one is started otherwise")
-    parser.add_argument("--records", type=int, default=1_000_000, help="records in the topic (default: 1,000,000)")
-    parser.add_argument("--repeats", type=int, default=5, help="runs of each contender (default: 5)")
-    parser.add_argument("--only", help="comma-separated names of contenders beside getmany")
-    parser.add_argument("--json", type=Path, help="write the figures here as well")
-    arguments = parser.parse_args()
-    chosen = [
-        contender
-        for contender in CONTENDERS
-        if not arguments.only or contender.name in {"getmany", *arguments.only.split(",")}
-    ]
+def main() -> int:
+    arguments = _arguments()
     with contextlib.ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-")))
         bootstrap = arguments.bootstrap_servers or stack.enter_context(KafkaServer(heap="1g")).bootstrap
-        topic = f"benchmark-{time.time_ns()}"
-        asyncio.run(fill(bootstrap, topic, arguments.records))
-        rates: dict[str, list[float]] = {contender.name: [] for contender in chosen}
-        for contender in chosen:  # one round to warm up, not counted
-            run(contender, bootstrap, topic, arguments.records)
-        for repeat in range(arguments.repeats):
-            for contender in chosen:
-                rate = run(contender, bootstrap, topic, arguments.records)
-                rates[contender.name].append(rate)
-                print(f"  {repeat + 1}: {contender.name:<24}{rate:>12,.0f} records/s", file=sys.stderr)
-    report(rates, arguments.records)
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"records": arguments.records, "rates": rates}, indent=1))
-
-
-def run(contender: Contender, bootstrap: str, topic: str, records: int) -> float:
-    """Records per second of one run, from the start of the client to the last record handled and committed."""
-    return records / asyncio.run(contender.run(bootstrap, topic, records))
-
-
-async def fill(bootstrap: str, topic: str, records: int) -> None:
-    """`records` of 100 bytes under 1,000 keys, spread over the partitions by key."""
-    broker = open_broker(bootstrap)
-    await broker.start()
-    try:
-        await broker.create_topics([TopicSpec(topic, PARTITIONS)])
-        producer = broker.producer()
-        await producer.start()
-        now_ms = broker.clock.time_ms()
-        value = b"v" * 100
-        for partition in range(PARTITIONS):
-            keys = [b"%07d" % key for key in range(partition, HOT_KEYS, PARTITIONS)]
-            left = records // PARTITIONS
-            while left:
-                count = min(left, 50_000)
-                batch: list[Outgoing] = [(keys[number % len(keys)], value, (), now_ms) for number in range(count)]
-                for ack in await producer.send(TopicPartition(topic, partition), batch):
-                    await ack
-                left -= count
-        await producer.stop()
-    finally:
-        await broker.stop()
-
-
-def report(rates: dict[str, list[float]], records: int) -> None:
-    medians = {name: statistics.median(measured) for name, measured in rates.items()}
-    print(f"Python {platform.python_version()}, aiokafka {version('aiokafka')}, {records:,} records of 100 bytes,")
-    print(f"{PARTITIONS} partitions, medians of {len(rates['getmany'])} runs in turns:\n")
-    print("| contender | records/s (min to max) | of getmany | goal |")
-    print("|---|---|---|---|")
-    for name, measured in rates.items():
-        goal = GOALS.get(name)
-        print(
-            f"| {name} | {medians[name]:,.0f} ({min(measured):,.0f} to {max(measured):,.0f})"
-            f" | {medians[name] / medians['getmany']:.2f} | {goal if goal is not None else ''} |"
+        results = measure(
+            Trials(bootstrap, directory, arguments.records),
+            [WORKLOADS[name] for name in arguments.only or WORKLOADS if arguments.only or not _is_long(name)],
+            arguments.peers,
+            _empty_results(arguments),
         )
+    results.write(arguments.out / "RESULTS.json")
+    text = report(results)
+    (arguments.out / "RESULTS.md").write_text(text)
+    print(text)
+    return 1 if any(OURS in contenders for contenders in results.missing.values()) else 0
+
+
+def measure(trials: Trials, workloads: Sequence[Workload], peers: Collection[str] | None, results: Results) -> Results:
+    """Every workload by all who can do it, in turns: forwards and backwards, so that what drifts drifts for all."""
+    available = _prepared(results, peers)
+    for workload in workloads:
+        turns = []
+        for contender in CONTENDERS.values():
+            if contender.peer.name not in available:
+                continue
+            why_not = contender.cannot.get(workload.name)
+            if why_not is None and workload.name in contender.does:
+                why_not = available[contender.peer.name]
+                if why_not is None:
+                    turns.append(contender)
+            if why_not is not None:
+                results.miss(workload.name, contender.name, why_not)
+        for repeat in range(results.repeats):
+            for contender in turns if repeat % 2 == 0 else reversed(turns):
+                try:
+                    figures = trials.run(contender, workload)
+                except (JobFailed, WorkMissing) as error:
+                    results.miss(workload.name, contender.name, f"in run {repeat + 1}: {error}")
+                    _say(repeat, workload, contender, str(error))
+                else:
+                    results.note(workload.name, contender.name, figures)
+                    _say(repeat, workload, contender, _shown(figures))
+    return results
+
+
+def _prepared(results: Results, peers: Collection[str] | None) -> dict[str, str | None]:
+    """By peer that is wanted: why it cannot be had, or None."""
+    available: dict[str, str | None] = {}
+    for peer in {contender.peer.name: contender.peer for contender in CONTENDERS.values()}.values():
+        if peers is not None and peer.name not in peers:
+            continue
+        try:
+            peer.prepare()
+            peer.command()
+        except PeerUnavailable as error:
+            available[peer.name] = str(error)
+        else:
+            available[peer.name] = None
+            results.versions[peer.name] = peer.version()
+    return available
+
+
+def _empty_results(arguments: argparse.Namespace) -> Results:
+    command = f"python -m benchmarks --records {arguments.records} --repeats {arguments.repeats}"
+    for name in ("only", "peers"):
+        if getattr(arguments, name) is not None:
+            command += f" --{name} {','.join(getattr(arguments, name))}"
+    return Results(
+        measured=datetime.now(UTC).date().isoformat(),
+        command=command,
+        asked=arguments.records,
+        repeats=arguments.repeats,
+        machine=this_machine(),
+        versions={"kafka": f"Apache Kafka {KAFKA_VERSION}"},
+    )
+
+
+def _is_long(workload: str) -> bool:
+    return WORKLOADS[workload].on_request
+
+
+def _shown(figures: Figures) -> str:
+    words = (("rate", "{:,.0f}/s"), ("seconds", "{:.2f} s"), ("p50_ms", "p50 {:.2f} ms"), ("p99_ms", "p99 {:.2f} ms"))
+    return ", ".join(words.format(figures[name]) for name, words in words if figures.get(name) is not None)
+
+
+def _say(repeat: int, workload: Workload, contender: Contender, what: str) -> None:
+    print(f"  {repeat + 1}: {workload.name:<20}{contender.name:<20}{what}", file=sys.stderr, flush=True)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--records", type=int, default=3_000_000, help="records in a topic (default: 3,000,000)")
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each contender (default: 5)")
+    parser.add_argument("--only", type=_names(WORKLOADS), help=f"workloads, of {', '.join(WORKLOADS)}")
+    peers = sorted({contender.peer.name for contender in CONTENDERS.values()})
+    parser.add_argument("--peers", type=_names(peers), help=f"contenders, of {', '.join(peers)}")
+    parser.add_argument("--bootstrap-servers", help="a Kafka to use; one is started otherwise")
+    parser.add_argument("--out", type=Path, default=HERE, help="where RESULTS.md and RESULTS.json go (default: here)")
+    return parser.parse_args()
+
+
+def _names(known: Collection[str]) -> Callable[[str], list[str]]:
+    def parse(text: str) -> list[str]:
+        names = text.split(",")
+        for name in names:
+            if name not in known:
+                raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
+        return names
+
+    return parse
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,122 +1,120 @@
-"""What is measured. Each takes the bootstrap address, the topic and its record count, and returns seconds."""
+"""Who is measured: for each workload the word that its job knows it by, or why there is none."""
 
-import asyncio
-import time
-from collections import Counter
-from collections.abc import Callable, Coroutine
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import version
 
-from aiokafka import AIOKafkaConsumer
-
-from paperboy import BulkHandler, Engine, Handler, Table
+from benchmarks.environments import MavenPeer, OurPython, Peer, PythonPeer
 
 
-class Contender(NamedTuple):
+@dataclass(frozen=True)
+class Contender:
     name: str
-    run: Callable[[str, str, int], Coroutine[Any, Any, float]]
+    title: str
+    peer: Peer
+    does: Mapping[str, str]
+    """From the workload's name to the job's word for it."""
+    cannot: Mapping[str, str] = field(default_factory=dict)
+    """From the workload's name to why not, as it stands in the table. A workload in neither is not its business."""
+    most_records: int | None = None
+    """A slow one gets a shorter topic of the same kind."""
+    changelog: str | None = None
+    """The name of its table's changelog topic, with {group} and {topic}."""
 
 
-async def getmany(bootstrap: str, source: str, records: int) -> float:
-    """The bare client: nothing is done with a record."""
-    consumer = AIOKafkaConsumer(
-        source,
-        bootstrap_servers=bootstrap,
-        group_id=f"getmany-{time.time_ns()}",
-        auto_offset_reset="earliest",
-        enable_auto_commit=False,
+_OURS = OurPython("paperboy", f"paperboy {version('paperboy-streams')}")
+_AIOKAFKA = OurPython("aiokafka", f"aiokafka {version('aiokafka')}")
+_QUIX, _FAUST, _FASTSTREAM, _STREAMS = (
+    PythonPeer("quix"),
+    PythonPeer("faust"),
+    PythonPeer("faststream"),
+    MavenPeer("streams"),
+)
+
+_COUNTS = {"count-hot": "count", "count-unique": "count", "memory": "count", "restore": "restore", "restart": "restart"}
+_LIVE = {"latency": "live", "catch-up": "live"}
+_MAPS = {"map": "map", "map-unique": "map"}
+_ONCE = {"map-exactly-once": "map/exactly-once", "count-exactly-once": "count/exactly-once"}
+
+_NO_BULK = "hands records over one by one"
+_NO_MULTI_GET = "has no reads and writes of many keys"
+_NO_STATE = "has no tables"
+_NO_TABLES = dict.fromkeys(
+    (
+        *("count-hot", "count-unique", "count-hot-bulk", "count-unique-bulk", "count-exactly-once"),
+        *("memory", "restore", "restart"),
+    ),
+    _NO_STATE,
+)
+
+OURS = "paperboy"
+CONTENDERS: Mapping[str, Contender] = {
+    contender.name: contender
+    for contender in (
+        Contender(
+            OURS,
+            "paperboy",
+            _OURS,
+            {
+                "noop": "noop",
+                "noop-bulk": "noop-bulk",
+                "json": "json",
+                **_MAPS,
+                **_COUNTS,
+                "count-hot-bulk": "count-bulk",
+                "count-unique-bulk": "count-bulk",
+                **_ONCE,
+                **_LIVE,
+            },
+            changelog="{group}-counts-changelog",
+        ),
+        Contender("getmany", "aiokafka getmany", _AIOKAFKA, {"noop": "noop", "noop-bulk": "noop", "json": "json"}),
+        Contender("getmany-send", "aiokafka getmany, send", _AIOKAFKA, dict.fromkeys(_MAPS, "map-send")),
+        Contender(
+            "getmany-send-batch", "aiokafka getmany, send_batch", _AIOKAFKA, dict.fromkeys(_MAPS, "map-send-batch")
+        ),
+        Contender("getone", "aiokafka getone", _AIOKAFKA, dict.fromkeys(_LIVE, "live-getone")),
+        Contender("getmany-live", "aiokafka getmany", _AIOKAFKA, {"catch-up": "live-getmany"}),
+        Contender(
+            "quix",
+            "Quix Streams",
+            _QUIX,
+            {"noop": "noop", "json": "json", **_MAPS, **_COUNTS, **_ONCE, **_LIVE},
+            {"noop-bulk": _NO_BULK, "count-hot-bulk": _NO_MULTI_GET, "count-unique-bulk": _NO_MULTI_GET},
+            most_records=1_000_000,
+            changelog="changelog__{group}--{topic}--default",
+        ),
+        Contender(
+            "faust",
+            "faust-streaming",
+            _FAUST,
+            {"noop": "noop", "noop-bulk": "noop-bulk", "json": "json", **_MAPS, **_COUNTS, **_LIVE},
+            {"count-hot-bulk": _NO_MULTI_GET, "count-unique-bulk": _NO_MULTI_GET},
+            most_records=100_000,
+            changelog="{group}-counts-changelog",
+        ),
+        Contender(
+            "faststream",
+            "FastStream",
+            _FASTSTREAM,
+            {"noop": "noop", "noop-bulk": "noop-bulk", "json": "json", **_MAPS, **_LIVE},
+            _NO_TABLES,
+            most_records=50_000,
+        ),
+        Contender(
+            "streams",
+            "Kafka Streams",
+            _STREAMS,
+            {"noop": "noop", "json": "json", **_MAPS, **_COUNTS, **_ONCE, **_LIVE},
+            {"noop-bulk": _NO_BULK, "count-hot-bulk": _NO_MULTI_GET, "count-unique-bulk": _NO_MULTI_GET},
+            changelog="{group}-counts-changelog",
+        ),
+        Contender(
+            "streams-uncached",
+            "Kafka Streams, cache off",
+            _STREAMS,
+            {"count-hot": "count/uncached", "count-unique": "count/uncached"},
+            changelog="{group}-counts-changelog",
+        ),
     )
-    await consumer.start()
-    try:
-        begun = time.perf_counter()
-        seen = 0
-        while seen < records:
-            for chunk in (await consumer.getmany(timeout_ms=1000)).values():
-                seen += len(chunk)
-        await consumer.commit()
-        return time.perf_counter() - begun
-    finally:
-        await consumer.stop()
-
-
-async def bulk_noop(bootstrap: str, source: str, records: int) -> float:
-    class NoOp(BulkHandler):
-        topic = source
-
-        @classmethod
-        async def on_bulk(cls, msgs, ctx):
-            pass
-
-    return await handled(Engine(NoOp, bootstrap_servers=bootstrap, group_id=f"bulk-{time.time_ns()}"), records)
-
-
-async def single_noop(bootstrap: str, source: str, records: int) -> float:
-    class NoOp(Handler):
-        topic = source
-
-        @classmethod
-        async def on_message(cls, msg, ctx):
-            pass
-
-    engine = Engine(NoOp, bootstrap_servers=bootstrap, group_id=f"single-{time.time_ns()}", with_bulk_mode=False)
-    return await handled(engine, records)
-
-
-async def single_count(bootstrap: str, source: str, records: int) -> float:
-    """Counts per key in a memory table with its changelog, message by message."""
-    counts = Table("counts")
-
-    class Count(Handler):
-        topic = source
-
-        @classmethod
-        async def on_message(cls, msg, ctx):
-            counts.set(msg.key, counts.get(msg.key, 0) + 1)
-
-    engine = Engine(Count, bootstrap_servers=bootstrap, group_id=f"count-{time.time_ns()}", with_bulk_mode=False)
-    engine.register_table(counts)
-    return await handled(engine, records, counts)
-
-
-async def bulk_count(bootstrap: str, source: str, records: int) -> float:
-    """The same by a bulk handler, which reads and writes the table once per key and bulk."""
-    counts = Table("counts")
-
-    class Count(BulkHandler):
-        topic = source
-
-        @classmethod
-        async def on_bulk(cls, msgs, ctx):
-            added = Counter([msg.key for msg in msgs])
-            before = counts.get_many(list(added), 0)
-            counts.set_many((key, count + more) for count, (key, more) in zip(before, added.items(), strict=True))
-
-    engine = Engine(Count, bootstrap_servers=bootstrap, group_id=f"count-{time.time_ns()}")
-    engine.register_table(counts)
-    return await handled(engine, records, counts)
-
-
-async def handled(engine: Engine, records: int, counts: Table | None = None) -> float:
-    """From joining the group to everything handled and committed; the counts must be right."""
-    async with engine:
-        while not engine.status().tasks:
-            await asyncio.sleep(0.001)
-        begun = time.perf_counter()
-        await engine.caught_up()
-        seconds = time.perf_counter() - begun
-        if engine.status().handled != records:
-            raise AssertionError(f"{engine.status().handled} of {records} records were handled")
-        if counts is not None and (total := sum(entry.value for entry in counts.snapshot())) != records:
-            raise AssertionError(f"{total} of {records} records were counted")
-        return seconds
-
-
-CONTENDERS = [
-    Contender("getmany", getmany),
-    Contender("bulk no-op", bulk_noop),
-    Contender("single no-op", single_noop),
-    Contender("single count", single_count),
-    Contender("bulk count", bulk_count),
-]
-
-GOALS = {"bulk no-op": 0.9, "single no-op": 0.6, "single count": 0.5}
-"""As parts of getmany's rate."""
+}

@@ -1,51 +1,138 @@
-"""Counting per key with Quix Streams. Run by its own Python: BOOTSTRAP TOPIC GROUP STATE_DIR RECORDS; prints JSON.
+"""One workload with Quix Streams, by the Python of its environment. See `lines.Job`."""
 
-With RECORDS 0 it only restores its state, and stops.
-"""
-
-import json
-import sys
 import time
 
 from quixstreams import Application
-from quixstreams.state.recovery import RecoveryManager
+from quixstreams.state.recovery import RecoveryManager, RecoveryPartition
+
+from benchmarks.peers.lines import LEAST_AMOUNT, Job, Live, Returning, Stretch, job_of_arguments, tell
 
 
-def main(bootstrap: str, topic: str, group: str, state_dir: str, records: str) -> None:
-    wanted, seen, begun, restore_sec = int(records), 0, 0.0, 0.0
+def main(job: Job) -> None:
+    workload, _, guarantee = job.workload.partition("/")
     app = Application(
-        broker_address=bootstrap,
-        consumer_group=group,
+        broker_address=job.bootstrap,
+        consumer_group=job.group,
         auto_offset_reset="earliest",
-        state_dir=state_dir,
+        state_dir=job.state_dir,
         loglevel="WARNING",
+        processing_guarantee=guarantee or "at-least-once",
     )
+    value = "json" if workload == "json" else "bytes"
+    source = app.topic(job.topic, key_deserializer="bytes", value_deserializer=value)
+    RUNS[workload](job, app, app.dataframe(source))
 
-    def count(_value, state):
-        nonlocal seen, begun
-        if not seen:
-            begun = time.perf_counter()
+
+def no_op(job, app, frame):
+    stretch = Stretch(job.records)
+
+    def handle(_value):
+        if stretch.handled():
+            app.stop()
+
+    frame.update(handle)
+    app.run()
+    stretch.tell()
+
+
+def json_filter(job, app, frame):
+    stretch = Stretch(job.records)
+
+    def passes(value):
+        if stretch.handled():
+            app.stop()
+        return value["amount"] >= LEAST_AMOUNT
+
+    def keep(_value):
+        stretch.kept += 1
+
+    frame.filter(passes).update(keep)
+    app.run()
+    stretch.tell()
+
+
+def map_to_topic(job, app, frame):
+    stretch = Stretch(job.records)
+
+    def handle(_value):
+        if stretch.handled():
+            app.stop()
+
+    out = app.topic(job.out, key_serializer="bytes", value_serializer="bytes")
+    frame.to_topic(out).update(handle)
+    app.run()
+    stretch.tell()
+
+
+def count(job, app, frame):
+    stretch = Stretch(job.records)
+
+    def handle(_value, state):
         state.set("count", state.get("count", 0) + 1)
-        seen += 1
-        if seen == wanted:
+        if stretch.handled():
             app.stop()
 
-    recover = RecoveryManager.do_recovery
+    frame.update(handle, stateful=True)
+    app.run()
+    stretch.tell()
 
-    def timed_recovery(self) -> None:
-        nonlocal restore_sec
-        before = time.perf_counter()
+
+def restore(job, app, frame):
+    """From the beginning of a recovery to its end."""
+    recover, complete = RecoveryManager.do_recovery, RecoveryPartition.complete_recovery
+    seconds, records = 0.0, 0
+
+    def timed_recovery(self):
+        nonlocal seconds
+        begun = time.perf_counter()
         recover(self)
-        restore_sec += time.perf_counter() - before
-        if not wanted:
-            app.stop()
+        seconds += time.perf_counter() - begun
+        app.stop()
+
+    def counted_completion(self):
+        nonlocal records
+        records += self.offset + 1
+        complete(self)
 
     RecoveryManager.do_recovery = timed_recovery
-    source = app.topic(topic, key_deserializer="bytes", value_deserializer="bytes")
-    app.dataframe(source).apply(count, stateful=True)
+    RecoveryPartition.complete_recovery = counted_completion
+    frame.update(lambda _value, state: state.get("count"), stateful=True)
     app.run()
-    seconds = time.perf_counter() - begun if wanted else restore_sec
-    print(json.dumps({"seconds": seconds, "records": seen}))
+    tell(seconds=seconds, records=records)
 
 
-main(*sys.argv[1:])
+def restart(job, app, frame):
+    returning = Returning(job.records)
+
+    def handle(_value, state):
+        state.set("count", state.get("count", 0) + 1)
+        returning.handled()
+
+    frame.update(handle, stateful=True)
+    app.run()
+
+
+def live(job, app, frame):
+    noted = Live(job.records)
+
+    def handle(value):
+        if noted.handled(value):
+            app.stop()
+
+    frame.update(handle)
+    app.run()
+    noted.tell()
+
+
+RUNS = {
+    "noop": no_op,
+    "json": json_filter,
+    "map": map_to_topic,
+    "count": count,
+    "restore": restore,
+    "restart": restart,
+    "live": live,
+}
+
+if __name__ == "__main__":
+    main(job_of_arguments())
