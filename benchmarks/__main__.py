@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from benchmarks.bars import publish
 from benchmarks.contenders import CONTENDERS, OURS, Contender
 from benchmarks.environments import PeerUnavailable
 from benchmarks.oracle import WorkMissing
@@ -40,6 +41,8 @@ def main() -> int:
     results.write(arguments.out / "RESULTS.json")
     text = report(results)
     (arguments.out / "RESULTS.md").write_text(text)
+    if arguments.out == HERE:
+        publish(results, HERE.parent / "docs")
     print(text)
     return 1 if any(OURS in contenders for contenders in results.missing.values()) else 0
 

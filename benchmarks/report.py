@@ -26,9 +26,8 @@ def _head(results: Results) -> Iterator[str]:
     machine = results.machine
     yield "# Results"
     yield ""
-    yield (
-        f"`{results.command}`, {results.measured}: {results.asked:,} records, runs of each: {results.repeats}, in turns."
-    )
+    yield f"`{results.command}`, {results.measured}: {results.asked:,} records,"
+    yield f"{_times(results.repeats)} each, in turns."
     yield (
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']},"
         f" Python {machine['python']}; {', '.join(results.versions.values())}. The broker runs on the same machine."
@@ -37,6 +36,10 @@ def _head(results: Results) -> Iterator[str]:
     yield "Medians, and the lowest and highest run in brackets. What the columns mean, and how each peer is set:"
     yield "[README.md](README.md)."
     yield ""
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def _goals(results: Results) -> Iterator[str]:
