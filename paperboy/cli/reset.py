@@ -30,8 +30,7 @@ from paperboy.cli.shown import counted
 from paperboy.clock import in_thread
 from paperboy.engine.topology import changelog_spec, check_changelog, partition_count, topic_groups
 from paperboy.errors import BrokerError, ConfigurationError
-
-"""Where a group stands while it is being reset: no log has such an offset, and an engine refuses to go on from it."""
+from paperboy.handlers.dispatch import Dispatch
 
 Start = Literal["earliest", "latest"] | datetime
 """Where a group is to begin; a datetime with its zone: at the first record of that time or later."""
@@ -78,8 +77,9 @@ async def plan(definition: Definition, broker: Administration, start: Start) -> 
         ConfigurationError: an input topic is missing, or partition counts do not fit.
     """
     options, tables = definition.options, definition.tables
-    topics = sorted(definition.dispatches)
-    found = await broker.describe_topics(topics)
+    found = await broker.describe_topics(sorted(definition.dispatches))
+    retries = {name for name, dispatch in definition.dispatches.items() if dispatch.retries_of is not None}
+    topics = [name for name in sorted(definition.dispatches) if name in found or name not in retries]
     absent = [name for name in topics if name not in found]
     if absent:
         raise ConfigurationError(
@@ -87,12 +87,14 @@ async def plan(definition: Definition, broker: Administration, start: Start) -> 
         )
     specs = [
         changelog_spec(table, options.group_id, partition_count(group, found))
-        for group in topic_groups(list(dict.fromkeys(definition.dispatches.values())), tables, definition.global_tables)
+        for group in topic_groups(_handled(definition, topics), tables, definition.global_tables)
         for table in group.tables
     ]
     inputs = [TopicPartition(name, number) for name in topics for number in range(found[name].partitions)]
     committed = await broker.committed(options.group_id, inputs)
-    begins = await _starts(broker, inputs, start)
+    begins = await _starts(broker, [partition for partition in inputs if partition.topic not in retries], start)
+    # What waits there comes again out of the topic that it came from, or lies before where the group is to begin.
+    begins |= await broker.end_offsets([partition for partition in inputs if partition.topic in retries])
     changelogs = await broker.topic_specs([spec.name for spec in specs])
     state_dirs = list(
         dict.fromkeys([Path(options.state_dir), *(t.store_path for t in tables.values() if t.store_path)])
@@ -156,6 +158,10 @@ async def carry_out(reset: Reset, broker: Administration, report: Callable[[str]
             )
         await broker.reset_committed(reset.group_id, {each.partition: each.begins_at for each in reset.inputs})
         report(f"group {reset.group_id!r} stands where it is to begin")
+
+
+def _handled(definition: Definition, topics: Sequence[str]) -> list[Dispatch]:
+    return list(dict.fromkeys(definition.dispatches[topic] for topic in topics))
 
 
 _COMMITTED = {None: "none", RESETTING: "in the middle of a reset"}

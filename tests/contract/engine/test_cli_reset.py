@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
-from paperboy import BrokerError, Engine, GlobalTable, Handler, Table
+from paperboy import BrokerError, DeadLetter, Engine, GlobalTable, Handler, Table
 from paperboy.brokers.memory import memory_cluster
 from paperboy.brokers.protocol import RESETTING, TopicPartition, TopicSpec
 from paperboy.cli.administration import Administration, open_administration
@@ -425,3 +425,24 @@ async def test_a_changelog_that_somebody_else_makes_meanwhile_has_to_be_one(coun
         reset = await job.plan(broker)
         with pytest.raises(ConfigurationError, match=r"cleanup\.policy='delete'"):
             await carry_out(reset, cast(Administration, Meanwhile(broker, -1)))
+
+
+async def test_what_waits_to_be_handled_again_is_not_handled_beside_what_is_read_anew(
+    kit: Kit, counting: Callable[..., Awaitable[Counting]]
+) -> None:
+    counted = await counting()
+    waiting = f"{kit.group}-{counted.topic}-retry"
+    policy: dict[str, Any] = {"dead_letter": DeadLetter()}
+    async with administration(kit) as broker:
+        begin = await counted.plan(broker, **policy)  # before the first start: its retry topic is not there
+        assert {each.partition.topic for each in begin.inputs} == {counted.topic}
+    await counted.run(**policy)
+    await kit.send(waiting, [(b"0", b"a")], 0)
+    async with administration(kit) as broker:
+        reset = await counted.plan(broker, **policy)
+        assert {each.partition: each.begins_at for each in reset.inputs if each.partition.topic == waiting} == {
+            TopicPartition(waiting, 0): 1,
+            TopicPartition(waiting, 1): 0,
+        }
+        await carry_out(reset, broker)
+    assert await counted.run(**policy) == {b"0": 2, b"1": 2}
