@@ -13,7 +13,19 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from paperboy import DeadLetter, Handler
-from paperboy.serializers import Avro, Bytes, Json, JsonSchema, Protobuf, SchemaRegistry, String
+from paperboy.serializers import (
+    UUID,
+    Avro,
+    Bytes,
+    Double,
+    Integer,
+    Json,
+    JsonSchema,
+    MessagePack,
+    Protobuf,
+    SchemaRegistry,
+    String,
+)
 from paperboy.testing import EngineTest
 from tests.unit.failing_kit import cluster_of, committed, engine_of
 
@@ -57,6 +69,11 @@ SERIALIZERS: dict[str, Callable[[], Made]] = {
     "JsonSchema, framed": lambda: json_schema("memory://fuzz-json-schema"),
     "Protobuf": lambda: protobuf(None),
     "Protobuf, framed": lambda: protobuf("memory://fuzz-protobuf"),
+    "MessagePack": lambda: (MessagePack(), [b"\x81\xa2id\x93\x01\xc0\xa1x", b"\x07"]),
+    "Json of a type": lambda: (Json(dict[str, int]), [b'{"id":7}']),
+    "Integer": lambda: (Integer(), [b"\x00\x00\x00\x07"]),
+    "Double": lambda: (Double(), [b"@\x1e\x00\x00\x00\x00\x00\x00"]),
+    "UUID": lambda: (UUID(), [b"5b4fdc89-c1f3-47fc-9175-6bf84e062334"]),
     "a function": lambda: (int, [b"7", b" 12 ", b"-3"]),
 }
 
