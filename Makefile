@@ -16,7 +16,7 @@ STAMP := $(VENV)/.stamp
 COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help env demo test test-fast simulate mutants chaos check format kafka bench dist lock clean
+.PHONY: help env demo test test-fast simulate mutants chaos check format kafka bench bench-quick dist lock clean
 
 help: ## Show this.
 	@echo "make [target], and what it does:"
@@ -76,6 +76,9 @@ kafka: $(STAMP) ## Run a real Kafka in the foreground on PORT (9092), until Ctrl
 
 bench: $(STAMP) ## Measure beside the peers, on a Kafka of its own, and write benchmarks/RESULTS.md. ARGS as README.md there says.
 	@$(RUN) -m benchmarks $(ARGS)
+
+bench-quick: $(STAMP) ## See whether we have become slower: ratios to bare aiokafka, or ARGS=--instructions. Under 3 minutes.
+	@$(RUN) -m benchmarks.quick $(ARGS)
 
 dist: $(STAMP) ## Build the sdist and, from it, the wheel; install that in a clean environment, and import it.
 	@rm -rf dist build/dist

@@ -85,12 +85,12 @@ class JobProcess:
 
     def terminate(self) -> None:
         self._terminated = True
-        self._process.send_signal(signal.SIGTERM)
+        os.kill(self._process.pid, signal.SIGTERM)  # Popen would reap it, and with it what it has used
 
     def kill(self) -> None:
         """End it, if it lives."""
         if self._process.returncode is None:
-            self._process.kill()
+            os.kill(self._process.pid, signal.SIGKILL)
             self._bury()
 
     def _next_line(self) -> dict[str, Any] | None:

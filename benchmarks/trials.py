@@ -40,6 +40,8 @@ class Trials:
         self._bootstrap = bootstrap
         self._directory = directory
         self._asked = asked
+        self._run = f"{time.time_ns():x}"
+        """In all names: a Kafka may be used again."""
         self._numbers = itertools.count(1)
         self._filled: dict[tuple[str, int], str] = {}
         self._counted: dict[tuple[str, str], tuple[str, str]] = {}
@@ -168,13 +170,13 @@ class Trials:
         )
 
     def _group(self, contender: Contender, workload: Workload) -> str:
-        return f"{contender.name}-{workload.name}-{next(self._numbers)}"
+        return f"{contender.name}-{workload.name}-{self._run}-{next(self._numbers)}"
 
     def _topic(self, workload: Workload, records: int) -> str:
         """The topic that all contenders read, who handle so many records."""
         kind = workload.input.name, records
         if kind not in self._filled:
-            topic = f"{workload.input.name}-{records}"
+            topic = f"{workload.input.name}-{records}-{self._run}"
             asyncio.run(self._make(topic, workload, records))
             self._filled[kind] = topic
         return self._filled[kind]

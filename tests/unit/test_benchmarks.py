@@ -1,11 +1,15 @@
 """What the benchmarks say of what they have measured."""
 
+import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
 
 from benchmarks.bars import BEGIN, END, drawing, groups_of, publish, section, with_section
+from benchmarks.hot import PATHS, rounds
+from benchmarks.process import JobFailed, JobProcess
+from benchmarks.quick import worsened
 from benchmarks.report import report
 from benchmarks.results import Results, is_met
 from benchmarks.workloads import GOALS, Goal
@@ -104,3 +108,41 @@ def test_results_come_back_as_they_were_written(tmp_path: Path) -> None:
     measured.miss("noop", "quix", "why")
     measured.write(tmp_path / "RESULTS.json")
     assert Results.read(tmp_path / "RESULTS.json") == measured
+
+
+def test_the_guard_fails_on_a_fall_of_more_than_15_percent() -> None:
+    recorded = {"noop": 0.80, "map": 0.50}
+    assert worsened({"noop": 0.69, "map": 0.43, "new": 0.01}, recorded, is_ratio=True) == []
+    assert worsened({"noop": 0.67, "map": 0.43}, recorded, is_ratio=True) == ["noop"]
+
+
+def test_the_guard_fails_on_more_than_5_percent_more_instructions() -> None:
+    assert worsened({"noop": 1_049, "map": 900}, {"noop": 1_000, "map": 1_000}, is_ratio=False) == []
+    assert worsened({"noop": 1_051, "map": 900}, {"noop": 1_000, "map": 1_000}, is_ratio=False) == ["noop"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_each_hot_path_can_be_walked_twice(path: str) -> None:
+    assert len(await rounds(path, 2)) == 2
+
+
+def job(code: str, directory: Path) -> JobProcess:
+    return JobProcess([sys.executable, "-c", code], {}, directory / "log", timeout_sec=30)
+
+
+def test_a_job_tells_by_lines_of_json_and_is_measured(tmp_path: Path) -> None:
+    run = job("""print('a word'); print('{"event": "first"}'); print('{"records": 7}'); b' ' * 50_000_000""", tmp_path)
+    assert run.event("first") == {"event": "first"}
+    facts, usage = run.result()
+    assert facts == {"records": 7}
+    assert usage.cpu_sec > 0
+
+
+def test_a_job_that_fails_says_why(tmp_path: Path) -> None:
+    with pytest.raises(JobFailed, match="ended with 1: ValueError: no such topic"):
+        job("raise ValueError('no such topic')", tmp_path).result()
+
+
+def test_a_job_that_ends_too_early_is_no_result(tmp_path: Path) -> None:
+    with pytest.raises(JobFailed, match="ended before it was handled"):
+        job("pass", tmp_path).event("handled")

@@ -1,0 +1,70 @@
+"""The benchmarks' own jobs do the whole work, and the oracle would say so if they did not. Peers are not installed."""
+
+import time
+from collections import Counter
+
+import pytest
+
+from benchmarks import inputs, oracle
+from benchmarks.contenders import CONTENDERS, OURS
+from benchmarks.oracle import WorkMissing
+from benchmarks.trials import Trials
+from benchmarks.workloads import HOT, WORKLOADS
+from paperboy.brokers.partitioner import partition_for_key
+
+RECORDS = 2_000
+
+RUNS = [
+    ("getmany", "noop"),
+    ("getmany-send", "map"),
+    (OURS, "noop-bulk"),
+    (OURS, "json"),
+    (OURS, "map"),
+    (OURS, "count-hot-bulk"),
+    (OURS, "count-exactly-once"),
+    (OURS, "restore"),
+    (OURS, "restart"),
+    (OURS, "latency"),
+]
+
+
+@pytest.fixture(scope="module")
+def trials(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Trials:
+    return Trials(kafka_bootstrap, tmp_path_factory.mktemp("trials"), RECORDS)
+
+
+@pytest.mark.parametrize(("contender", "workload"), RUNS)
+def test_a_job_does_the_whole_work(trials: Trials, contender: str, workload: str) -> None:
+    figures = trials.run(CONTENDERS[contender], WORKLOADS[workload])
+    measured = WORKLOADS[workload].figures[0]
+    assert figures[measured] > 0
+    assert figures["records"] == trials.records(CONTENDERS[contender], WORKLOADS[workload])
+
+
+def test_a_peer_that_lies_about_its_work_is_found_out(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_op_for_map = CONTENDERS[OURS]
+    monkeypatch.setitem(no_op_for_map.does, "map", "noop")
+    with pytest.raises(WorkMissing, match="1000 of 1000 keys are wrong in the output"):
+        trials.run(no_op_for_map, WORKLOADS["map"])
+
+
+async def test_the_oracle_sees_a_missing_record_a_second_one_and_what_is_not_committed(kafka_bootstrap: str) -> None:
+    topic = f"oracle-{time.time_ns()}"
+    await inputs.create(kafka_bootstrap, topic)
+    await inputs.fill(kafka_bootstrap, topic, HOT, RECORDS)
+    expected = inputs.expected_counts(HOT, RECORDS)
+    await oracle.check_output(kafka_bootstrap, topic, expected)
+    for difference in (1, -1):
+        other = Counter(expected)
+        other[b"0000007"] += difference
+        with pytest.raises(WorkMissing, match="b'0000007' has 2 instead of"):
+            await oracle.check_output(kafka_bootstrap, topic, other)
+    with pytest.raises(WorkMissing, match="committed"):
+        await oracle.check_committed(kafka_bootstrap, f"nobody-{topic}", topic)
+
+
+def test_inputs_stand_where_the_default_partitioner_puts_them_and_half_pass_the_filter() -> None:
+    counts = inputs.expected_counts(HOT, RECORDS)
+    assert counts.total() == RECORDS
+    assert len({partition_for_key(key, inputs.PARTITIONS) for key in counts}) == inputs.PARTITIONS
+    assert inputs.expected_kept(WORKLOADS["json"].input, RECORDS) == RECORDS // 2
