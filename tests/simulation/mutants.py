@@ -80,13 +80,6 @@ MUTANTS = [
         100,
     ),
     Mutant(
-        "a failed commit counts as committed",
-        "engine/checkpoints.py",
-        "            if checkpoint.commit_error is None:\n",
-        "            if True:\n",
-        500,
-    ),
-    Mutant(
         "sends are left out of the checkpoint",
         "engine/checkpoints.py",
         "        await self.flush()\n        if self._transaction is not None and self._has_gaps()",
@@ -108,13 +101,6 @@ MUTANTS = [
         "        await self._producer.commit(self._group_id, self.positions)  # 5\n",
         "        await self._producer.commit(self._group_id, {})\n"
         "        await self._consumer.commit(self.positions, self._generation)\n",
-        500,
-    ),
-    Mutant(
-        "exactly once: the store is believed after a transaction whose end is unknown",
-        "engine/task.py",
-        "keeps_step = self.transaction is None and not isinstance",
-        "keeps_step = not isinstance",
         500,
     ),
     Mutant(

@@ -25,7 +25,7 @@ HANDFUL = [
     "no undo",
     "the log is believed after a failed checkpoint",
     "position instead of lowest unfinished",
-    "foreign writes are not noticed",
+    "conflicts are not seen",
     "restore drops tombstones",
 ]
 """Mutants that every run of the tests looks for; ``make mutants`` looks for all."""
