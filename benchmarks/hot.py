@@ -79,6 +79,7 @@ async def work_of(undo: Undo, **tables: TablePartition) -> tuple[Work, Outbox]:
         clock,
         Counters(),
         "hot",
+        is_ending=lambda: False,
         has_to_stop=lambda: False,
         turn_sec=math.inf,
     )

@@ -363,6 +363,10 @@ class Broker(Protocol):
         """The topics of these names that exist. Asking creates none."""
         ...
 
+    async def topic_names(self) -> list[str]:
+        """Every topic there is, sorted."""
+        ...
+
     async def create_topics(self, topics: Sequence[TopicSpec]) -> None:
         """Create them, and return when they can be used; one that exists by now is left as it is."""
         ...

@@ -10,10 +10,6 @@ from paperboy.brokers.protocol import Broker, TopicPartition, TopicSpec
 class Administration(Broker, Protocol):
     """Both brokers have it."""
 
-    async def topic_names(self) -> list[str]:
-        """Every topic there is, sorted."""
-        ...
-
     async def topic_specs(self, names: Collection[str]) -> dict[str, TopicSpec]:
         """Those of these topics that exist, as they would be created again: with the settings that are their own, and
         without those that are the cluster's."""

@@ -12,6 +12,7 @@ from paperboy.engine.failure_topics import (
     failure_topic_names,
     retry_specs,
 )
+from paperboy.engine.left_behind import report_left_behind
 from paperboy.engine.options import Options
 from paperboy.engine.schemas import fetch_ahead
 from paperboy.engine.topics import declared_outputs, declared_spec, declared_topics, differences
@@ -84,6 +85,7 @@ async def prepare(
         ids = [transactional_id(options.group_id, TopicPartition(group.topics[0], 0)) for group in groups]
         await broker.check_transactions(ids, options.transaction_timeout_sec)
     described = await _changelogs(broker, options, list(specs.values()), inputs)
+    await report_left_behind(broker, options.group_id, dispatches)
     await check_written(broker, {spec.name: tables[name] for name, spec in specs.items()})
     return Prepared(
         groups=groups,

@@ -7,8 +7,9 @@ from paperboy.errors import TableError
 from paperboy.handlers.bulk import whole_bulk
 from paperboy.handlers.context import Context
 from paperboy.handlers.dispatch import Dispatch
-from paperboy.handlers.failures import RAISED, failure_of, judge, noted, raw_of
-from paperboy.handlers.outcome import Failing, GivenUp
+from paperboy.handlers.failures import RAISED, failure_of, judge
+from paperboy.handlers.outcome import Failing, GivenUp, noted
+from paperboy.handlers.raw import raw_of
 from paperboy.handlers.unit import UnitBeside
 
 

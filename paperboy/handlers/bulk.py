@@ -8,16 +8,9 @@ from paperboy.brokers.protocol import Record
 from paperboy.errors import BulkError, DeserializationError, PaperboyError
 from paperboy.handlers.context import BulkPart, Context
 from paperboy.handlers.dispatch import Dispatch
-from paperboy.handlers.failures import (
-    RAISED,
-    Raw,
-    failure_of,
-    judge,
-    judge_bulk,
-    raw_of,
-    restore_raw,
-)
+from paperboy.handlers.failures import RAISED, failure_of, judge, judge_bulk
 from paperboy.handlers.outcome import Culprit, Failing, GivenUp
+from paperboy.handlers.raw import Raw, raw_of, restore_raw
 from paperboy.handlers.unit import Unit
 
 

@@ -4,40 +4,24 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from paperboy.brokers.protocol import Headers, Record
+from paperboy.brokers.protocol import Record
 from paperboy.clock import chance
-from paperboy.errors import BrokerError, BulkError, PaperboyError, RecordTooLarge, RegistryError, StoreError
+from paperboy.errors import BulkError, PaperboyError, RegistryError, StoreError
 from paperboy.handlers.context import Context
-from paperboy.handlers.failed_record import FailedRecord, class_of, message_of, read_failed, shown, stack_of
-from paperboy.handlers.outcome import Culprit, Failing, Fate, GivenUp
-from paperboy.handlers.retry_topics import retry_topic
+from paperboy.handlers.failed_record import read_failed
+from paperboy.handlers.outcome import Culprit, Failing, Fate, GivenUp, noted
+from paperboy.handlers.put_away import put_to_wait, put_with_the_dead
+from paperboy.handlers.raw import Raw
 from paperboy.handlers.unit import Unit
 from paperboy.handlers.verdict import DeadLetterIt, RetryItLater, SkipIt, Verdict
 
 if TYPE_CHECKING:
     from paperboy.handlers.dispatch import Dispatch
 
-Raw = tuple[bytes | None, bytes | None, Headers]
-"""A record's key, value and headers, as they were fetched."""
-
 ErrorHook = Literal["on_error", "on_bulk_error"]
 
 RAISED = (Exception, asyncio.CancelledError, Verdict, BaseExceptionGroup)
 """What hooks may raise that is for `failure_of` to look at."""
-
-_UNWRITABLE_WAIT_SEC = 10.0
-"""How long a partition waits before it tries again to write a dead letter."""
-
-
-def raw_of(record: Record) -> Raw:
-    """What decoding, and perhaps a hook, will change of it: the headers may be a list."""
-    return record.key, record.value, record.headers[:]
-
-
-def restore_raw(record: Record, raw: Raw) -> None:
-    """As it was fetched: to be handled again."""
-    key, value, headers = raw
-    record.key, record.value, record.headers = key, value, headers[:]
 
 
 def failure_of(raised: BaseException, unit: Unit, record: Record) -> Exception | Verdict:
@@ -129,14 +113,14 @@ async def judge(
     pause_sec = None if dispatch.breaker is None else dispatch.breaker.failed(failing.error)
     if pause_sec is not None:
         failing.is_paused = True
-        return _again(failing, pause_sec)
+        return failing.waits(pause_sec)
     failing.attempts += 1
     delay_sec = None if policy.retry is None else policy.retry.delay_after(failing.error, failing.attempts, chance())
     if delay_sec is not None:
         assert policy.retry is not None
         if policy.retry.via == "topics":
-            return await _put_to_wait(dispatch, failing, delay_sec, original, raw, unit)
-        return _again(failing, delay_sec)
+            return await put_to_wait(dispatch, failing, delay_sec, original, raw, unit)
+        return failing.waits(delay_sec)
     if hook is not None and getattr(dispatch, hook) is not None:
         given = message if hook == "on_error" else [message]
         try:
@@ -174,7 +158,7 @@ async def judge_bulk(
     pause_sec = None if dispatch.breaker is None or raws is None else dispatch.breaker.failed(failing.error)
     if pause_sec is not None:
         failing.is_paused = True
-        return _again(failing, pause_sec)
+        return failing.waits(pause_sec)
     hook = dispatch.bulk_error_hook
     if policy.goes_on and culprit is not None and hook is None:
         return _alone(culprit, records)
@@ -183,7 +167,7 @@ async def judge_bulk(
     if retry is not None and retry.via == "waiting":
         delay_sec = retry.delay_after(failing.error, failing.attempts, chance())
         if delay_sec is not None:
-            return _again(failing, delay_sec)
+            return failing.waits(delay_sec)
     if hook is not None:
         given = last if hook == "on_error" else list(records)
         try:
@@ -212,13 +196,6 @@ def cause_of(error: Exception) -> Exception:
     return error.cause if isinstance(error, BulkError) else error
 
 
-def noted(error: Exception, first: Record, last: Record | None = None) -> Exception:
-    """The error that stops the engine, with a note of where it happened."""
-    offsets = f"offset {first.offset}" if last is None or last is first else f"offsets {first.offset} to {last.offset}"
-    error.add_note(f"While handling {first.topic}[{first.partition}] {offsets}.")
-    return error
-
-
 def _so_far(taken: Record, unit: Unit, problem: Exception | Verdict) -> Failing:
     """With what is known of earlier attempts. Those stay as they are: error hooks may ask, and this one may be void."""
     error = problem.error if isinstance(problem, Verdict) else cause_of(problem)
@@ -226,12 +203,6 @@ def _so_far(taken: Record, unit: Unit, problem: Exception | Verdict) -> Failing:
     if failing is None or failing.offset != taken.offset:
         return Failing(taken.offset, taken.offset, taken, 0, unit.now_ms(), error)
     return replace(failing, error=error, is_paused=False)
-
-
-def _again(failing: Failing, delay_sec: float) -> Failing:
-    failing.delay_sec = delay_sec
-    failing.due = asyncio.get_running_loop().time() + delay_sec
-    return failing
 
 
 async def _ask(
@@ -279,12 +250,12 @@ async def _obey(
         case DeadLetterIt():
             if dispatch.policy.dead_letter is None:
                 raise noted(_needs_policy(dispatch, verdict), failing.record)
-            return await _put_with_the_dead(dispatch, failing, original, raw, unit)
+            return await put_with_the_dead(dispatch, failing, original, raw, unit)
         case RetryItLater(delay_sec=delay_sec):
             retry = dispatch.policy.retry
             if retry is not None and retry.via == "topics":
-                return await _put_to_wait(dispatch, failing, delay_sec, original, raw, unit)
-            return _again(failing, delay_sec)
+                return await put_to_wait(dispatch, failing, delay_sec, original, raw, unit)
+            return failing.waits(delay_sec)
         case _:
             raise verdict
 
@@ -299,14 +270,14 @@ async def _obey_for_all(
     if raws is None or (isinstance(verdict, DeadLetterIt) and dispatch.policy.dead_letter is None):
         raise noted(_needs_policy(dispatch, verdict), records[0], records[-1])
     if isinstance(verdict, RetryItLater):
-        return _again(failing, verdict.delay_sec)
+        return failing.waits(verdict.delay_sec)
     return await _give_up_all(dispatch, failing, records, raws, unit)
 
 
 async def _give_up(dispatch: "Dispatch", failing: Failing, original: Record, raw: Raw, unit: Unit) -> Failing | GivenUp:
     if dispatch.policy.dead_letter is None:
         return GivenUp(Fate.SKIPPED, failing.error, failing.record, attempts=failing.attempts)
-    return await _put_with_the_dead(dispatch, failing, original, raw, unit)
+    return await put_with_the_dead(dispatch, failing, original, raw, unit)
 
 
 async def _give_up_all(
@@ -315,89 +286,11 @@ async def _give_up_all(
     """Each of a bulk goes with the dead letters."""
     topic = None
     for record, raw in zip(records, raws, strict=True):
-        outcome = await _put_with_the_dead(dispatch, failing, record, raw, unit)
+        outcome = await put_with_the_dead(dispatch, failing, record, raw, unit)
         if isinstance(outcome, Failing):
             return outcome
         topic = outcome.topic
     return GivenUp(Fate.DEAD_LETTER, failing.error, records[0], len(records), failing.attempts, topic)
-
-
-async def _put_with_the_dead(
-    dispatch: "Dispatch", failing: Failing, original: Record, raw: Raw, unit: Unit
-) -> Failing | GivenUp:
-    """Send the dead letter: with what the message's error hook has sent, and acknowledged before its offset moves."""
-    settings = dispatch.policy.dead_letter
-    assert settings is not None
-    topic = settings.topic_for(original.topic)
-    failed = _failed_record(dispatch, failing, original, unit)
-    try:
-        await _sent(topic, failed, original, raw, original.timestamp, unit)
-    except BrokerError as unwritable:
-        unwritable.add_note(f"It was to be put with the dead letters in {topic!r}, because of: {shown(failing.error)}")
-        if settings.unwritable == "stop":
-            raise noted(unwritable, failing.record) from failing.error
-        unit.forget(topic)
-        failing.attempts -= 1
-        failing.error = unwritable
-        return _again(failing, _UNWRITABLE_WAIT_SEC)
-    return GivenUp(Fate.DEAD_LETTER, failing.error, failing.record, attempts=failing.attempts, topic=topic)
-
-
-async def _put_to_wait(
-    dispatch: "Dispatch", failing: Failing, delay_sec: float, original: Record, raw: Raw, unit: Unit
-) -> GivenUp:
-    """Send it to the first retry topic that waits as long, or to the one that waits longest."""
-    delays = dispatch.retry_delays_sec
-    delay = min((each for each in delays if each >= delay_sec), default=max(delays))
-    topic = retry_topic(unit.group_id, dispatch.retries_of or original.topic, delay)
-    now_ms = unit.now_ms()
-    failed = _failed_record(dispatch, failing, original, unit, due_ms=now_ms + round(delay_sec * 1000))
-    try:
-        await _sent(topic, failed, original, raw, now_ms, unit)
-    except BrokerError as error:
-        error.add_note(f"It was to wait in {topic!r}, because of: {shown(failing.error)}")
-        raise noted(error, failing.record) from failing.error
-    return GivenUp(Fate.RETRY_TOPIC, failing.error, failing.record, attempts=failing.attempts, topic=topic)
-
-
-def _failed_record(
-    dispatch: "Dispatch", failing: Failing, original: Record, unit: Unit, due_ms: int | None = None
-) -> FailedRecord:
-    return FailedRecord(
-        topic=original.topic,
-        partition=original.partition,
-        offset=original.offset,
-        timestamp_ms=original.timestamp,
-        group=unit.group_id,
-        handler=dispatch.name,
-        error_class=class_of(failing.error),
-        error=message_of(failing.error),
-        stack=stack_of(failing.error),
-        attempts=failing.attempts,
-        first_ms=failing.first_ms,
-        last_ms=unit.now_ms(),
-        due_ms=due_ms,
-    )
-
-
-async def _sent(topic: str, failed: FailedRecord, original: Record, raw: Raw, timestamp_ms: int, unit: Unit) -> None:
-    """Send it with the message, if its topic takes it, at least without the stack; else nothing of it is left."""
-    key, value, headers = raw
-    mark = unit.mark()
-    in_hand, unit.message = unit.message, None  # the time limit is that of hooks
-    try:
-        try:
-            unit.send(topic, value, key, failed.headers(headers), original.partition, timestamp_ms)
-            await unit.settle(mark[1])
-        except RecordTooLarge:
-            unit.roll_back(mark)
-            unit.send(topic, value, key, failed.without_stack().headers(headers), original.partition, timestamp_ms)
-            await unit.settle(mark[1])
-    except BaseException:
-        unit.roll_back(mark)
-        raise
-    finally:
-        unit.message = in_hand
 
 
 def _needs_policy(dispatch: "Dispatch", verdict: Verdict) -> Exception:

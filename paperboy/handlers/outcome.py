@@ -1,5 +1,6 @@
 """What may become of a message that failed, other than stopping the engine."""
 
+import asyncio
 from dataclasses import dataclass
 from enum import Enum
 
@@ -26,6 +27,12 @@ class Failing:
     """When it is handled again, in loop time: `delay_sec` after it failed."""
     is_paused: bool = False
     """The circuit breaker holds it: this failure does not count as an attempt."""
+
+    def waits(self, delay_sec: float) -> "Failing":
+        """It is handled again after so long."""
+        self.delay_sec = delay_sec
+        self.due = asyncio.get_running_loop().time() + delay_sec
+        return self
 
 
 class Culprit(Exception):
@@ -57,3 +64,10 @@ class GivenUp:
     attempts: int = 1
     topic: str | None = None
     """Where it was put; None where it was passed over."""
+
+
+def noted(error: Exception, first: Record, last: Record | None = None) -> Exception:
+    """The error that stops the engine, with a note of where it happened."""
+    offsets = f"offset {first.offset}" if last is None or last is first else f"offsets {first.offset} to {last.offset}"
+    error.add_note(f"While handling {first.topic}[{first.partition}] {offsets}.")
+    return error

@@ -6,8 +6,9 @@ from paperboy.brokers.protocol import Record
 from paperboy.handlers.bulk import in_bulk
 from paperboy.handlers.context import Context
 from paperboy.handlers.dispatch import Dispatch
-from paperboy.handlers.failures import RAISED, failure_of, judge, restore_raw
+from paperboy.handlers.failures import RAISED, failure_of, judge
 from paperboy.handlers.outcome import Failing
+from paperboy.handlers.raw import restore_raw
 from paperboy.handlers.unit import Unit
 
 

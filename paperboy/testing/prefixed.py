@@ -100,6 +100,10 @@ class PrefixedBroker:
         plain = {self._prefix.off(name): topic for name, topic in found.items()}
         return {name: replace(topic, name=name) for name, topic in plain.items()}
 
+    async def topic_names(self) -> list[str]:
+        names = await self._broker.topic_names()
+        return [self._prefix.off(name) for name in names if name.startswith(self._prefix.on(""))]
+
     async def create_topics(self, topics: Sequence[TopicSpec]) -> None:
         self._prefix.created.update(dict.fromkeys(spec.name for spec in topics))
         await self._broker.create_topics([replace(spec, name=self._prefix.on(spec.name)) for spec in topics])

@@ -7,7 +7,7 @@ import pytest
 
 from paperboy import BulkHandler, DeadLetter, Exponential, Handler, Retry
 from paperboy.brokers.protocol import Record, TopicPartition, TopicSpec
-from tests.contract.engine.kit import Kit, until
+from tests.contract.engine.kit import Kit, said, until
 
 Headers = list[tuple[str, bytes]]
 
@@ -102,7 +102,7 @@ async def test_a_topic_that_takes_no_dead_letter_stops_the_engine_and_nothing_is
 async def test_a_topic_that_takes_no_dead_letter_is_waited_for_and_the_message_goes_there_when_it_does(
     kit: Kit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("paperboy.handlers.failures._UNWRITABLE_WAIT_SEC", 0.2)
+    monkeypatch.setattr("paperboy.handlers.put_away._UNWRITABLE_WAIT_SEC", 0.2)
     source, dead_topic = await kit.topic("in"), f"dead-{kit.unique}"
     small = {"max.message.bytes": "2000"}
     for value in (b"good", bytes(3000), b"good"):
@@ -253,3 +253,32 @@ async def test_what_waits_in_topics_is_never_early_and_survives_a_restart(kit: K
     assert second - first >= 1_000
     assert (attempt, again) == (2, message)
     assert message == (source, 0, [("own", b"1")])
+
+
+async def test_messages_that_wait_for_a_delay_that_is_no_longer_declared_are_told_of(
+    kit: Kit, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = await kit.topic("in")
+    await kit.send_values(source, b"bad")
+
+    class Failing(Handler):
+        topic = source
+        retry = Retry(delays=["1h"], via="topics")
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            raise ValueError("no")
+
+    class Changed(Failing):
+        retry = Retry(delays=["2h"], via="topics")
+
+    async with kit.engine(Failing) as engine:
+        await engine.caught_up()
+    async with kit.engine(Failing):
+        pass
+    told = "messages wait in a retry topic that is not read"
+    assert said(caplog, told) == []
+    async with kit.engine(Changed):
+        pass
+    (line,) = said(caplog, told)
+    assert (line["topic"], line["records"]) == (f"{kit.group}-{source}-retry-1h", 1)
