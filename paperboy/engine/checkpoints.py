@@ -222,6 +222,7 @@ class Checkpoints:
     async def _run(self, checkpoint: Checkpoint | TransactionCheckpoint) -> None:
         try:
             await checkpoint.run()
+            self._sources.keep(checkpoint.positions)
             if checkpoint.commit_error is None:
                 self._sources.commit(checkpoint.positions)
                 self._failed_commits = 0

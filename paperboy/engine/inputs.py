@@ -69,6 +69,11 @@ class Inputs:
         """The positions that have moved since they were committed."""
         return {source.partition: source.position for source in self if source.position != source.committed}
 
+    def keep(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Everything below these positions is durable."""
+        for partition, position in positions.items():
+            self._sources[partition].durable = position
+
     def commit(self, positions: Mapping[TopicPartition, int]) -> None:
         """These positions are committed."""
         for partition, position in positions.items():

@@ -332,9 +332,14 @@ class Membership:
             await self._until_marked(task, transaction.transactional_id)
         elif fresh:
             await self._wiring.consumer.commit(fresh, task.generation)
+        positions = {}
         for partition, start in starts.items():
-            task.sources[partition].start_at(start)
-        self._wiring.consumer.release(starts, task.generation)
+            source = task.sources[partition]
+            # In step, the stores stand for what was durable, though its commit may have failed.
+            is_durable = task.in_step and start <= source.durable <= ends[partition]
+            positions[partition] = source.durable if is_durable else start
+            source.start_at(positions[partition], committed=start)
+        self._wiring.consumer.release(positions, task.generation)
         self._room.set()
 
     async def _fence(self, task: Task, transaction: TransactionalProducer) -> set[str | None]:

@@ -24,6 +24,8 @@ class Source:
         self.position = 0
         """Everything below is finished."""
         self.committed = 0
+        self.durable = 0
+        """Everything below is in the stores and in the log, committed or not."""
         self.fetched = 0
         """Everything below has been fetched (or was never there)."""
         self.end_offset: int | None = None
@@ -48,13 +50,15 @@ class Source:
         self._taken = 0
         """How many records of the first chunk have been taken: cheaper than to cut them off each time."""
 
-    def start_at(self, offset: int) -> None:
-        """Forget what was fetched, and go on from `offset`, which is committed."""
+    def start_at(self, offset: int, committed: int | None = None) -> None:
+        """Forget what was fetched, and go on from `offset`. Where that is more than what is committed, it was durable
+        before: a commit is all that it lacks."""
         self._chunks.clear()
         self._sizes.clear()
         self.buffered = self.buffered_bytes = self._taken = 0
         self.bulk_deadline = self.failing = self.held_until = self.isolated = None
-        self.position = self.committed = self.fetched = offset
+        self.position = self.fetched = self.durable = offset
+        self.committed = offset if committed is None else committed
 
     def put(self, records: list[Record]) -> None:
         """Append a chunk that was fetched."""

@@ -528,4 +528,4 @@ class Task:
         for table in self.tables.values():
             table.partition.discard()
         for source in self.sources:
-            source.start_at(source.committed)
+            source.start_at(source.durable, source.committed)

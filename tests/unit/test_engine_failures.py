@@ -15,6 +15,7 @@ from paperboy.errors import BrokerError, StoreError
 from paperboy.serializers.values import decode_value, encode_value
 from paperboy.tables.keys import encode_key
 from paperboy.tables.stores.memory import MemoryStore
+from paperboy.testing import EngineTest
 from tests.contract.engine.kit import Kit, said, until
 from tests.unit.test_memory_broker_time import run
 
@@ -956,3 +957,27 @@ async def test_new_partitions_of_an_input_that_is_retried_stop_the_engine_with_w
         ConfigurationError, match=r"of task views-.*\[1\], without .*-retry-1m\[1\]: .* give it as many"
     ):
         await work()
+
+
+async def test_a_failed_commit_and_then_a_failed_checkpoint_count_nothing_twice() -> None:
+    clicks = Table("clicks")
+
+    class Clicks(Handler):
+        topic = "clicks"
+        key_serializer = bytes.decode
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            clicks[msg.key] = clicks.get(msg.key, 0) + 1
+
+    engine = Engine(Clicks, bootstrap_servers="kafka.example:9092", group_id="clicks", commit_interval_sec=1)
+    engine.register_table(clicks)
+    async with EngineTest(engine) as t:
+        await t.send("clicks", "1st", key="a")
+        t.fail_next("commit")
+        await t.advance("1500ms")
+        await t.send("clicks", "2nd", key="a")
+        t.fail_next("produce_ack")
+        await t.settle()
+        assert engine.status().checkpoint_failures == 1
+        assert t.table("clicks") == {"a": 2}

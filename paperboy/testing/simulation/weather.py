@@ -72,8 +72,6 @@ class Weather(Faults):
         await super().meet(operation)
         if isolated or (storm is not None and storm.fails):
             self._trace.say(f"fault: {operation} fails")
-            if operation in ("commit", "commit_ack") and isinstance(process, Incarnation):
-                process.may_repeat = True
             raise BrokerError(f"The simulation lets {operation} fail.")
 
     def strike_disk(self, operation: str, path: str) -> None:
