@@ -15,7 +15,7 @@ from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.record import default_records
 
 from paperboy.brokers.kafka.closing import stop_consumer
-from paperboy.brokers.kafka.commit import NO_MEMBER, commit_errors, commit_request
+from paperboy.brokers.kafka.commit import NO_MEMBER, commit_errors, commit_request, fetch_request, fetched_offsets
 from paperboy.brokers.kafka.consumer import KafkaConsumer
 from paperboy.brokers.kafka.errors import translated, translating
 from paperboy.brokers.kafka.metadata import TopicMetadata, topic_metadata
@@ -353,14 +353,24 @@ class KafkaBroker:
         if not partitions:
             return {}
         with translating(f"Asking {self.name} for the committed offsets of group {group_id!r}"):
-            found = await self._retrying(
-                lambda: self._connected.list_consumer_group_offsets(group_id, partitions=_theirs(partitions))
+            found: dict[TopicPartition, tuple[int, str]] = await self._retrying(
+                lambda: self._fetch_committed(group_id, partitions)
             )
-        return {
-            partition: (found[partition].offset, found[partition].metadata or "")
-            for partition in partitions
-            if partition in found
-        }
+        return found
+
+    async def _fetch_committed(
+        self, group_id: str, partitions: Collection[TopicPartition]
+    ) -> dict[TopicPartition, tuple[int, str]]:
+        """aiokafka's admin client would not hear of what keeps the whole group from being answered: a coordinator that
+        loads, or is none any more, says so in place of the offsets, which then seem never to have been committed."""
+        admin = self._connected
+        coordinator = await admin.find_coordinator(group_id)
+        response = await admin._client.send(coordinator, fetch_request(group_id, partitions))
+        found = fetched_offsets(response)
+        absent = [str(partition) for partition in partitions if partition not in found]
+        if absent:
+            raise BrokerError(f"{self.name} says nothing about the committed offsets of {', '.join(absent)}.")
+        return found
 
     async def _commit_for_nobody(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
         """A coordinator takes a commit of no member's while its group has none, and refuses it otherwise."""
