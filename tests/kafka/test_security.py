@@ -4,6 +4,14 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
 
 from paperboy import AuthenticationFailed, ConfigurationError, Engine, Handler
 from paperboy.brokers import open_broker
@@ -74,3 +82,45 @@ async def test_a_client_option_that_cannot_be_is_refused(name: str, sentence: st
     engine = Engine(Views, bootstrap_servers="127.0.0.1:1", group_id="options", client_options={name: "x"})
     with pytest.raises(ConfigurationError, match=sentence):
         await engine.start()
+
+
+def test_a_transactional_id_that_is_not_ours_refuses_the_start() -> None:
+    """What a producer of that id would only hear when it starts, which fences whoever has it."""
+    authorizer = {
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": "User:ANONYMOUS",
+        "allow.everyone.if.no.acl.found": "true",
+    }
+    with KafkaServer(authorizer, sasl=True) as server:
+        guard = AclBinding(
+            ResourceType.TRANSACTIONAL_ID,
+            "guarded-",
+            ResourcePatternType.PREFIXED,
+            "User:somebody-else",
+            "*",
+            AclOperation.WRITE,
+            AclPermissionType.ALLOW,
+        )
+        admin = AdminClient({"bootstrap.servers": server.bootstrap})  # whose answers end with it
+        for created in admin.create_acls([guard]).values():
+            created.result(30)
+        asyncio.run(_starts_in_group(server, "free"))
+        with pytest.raises(AuthenticationFailed, match="allow Write and Describe on transactional ids"):
+            asyncio.run(_starts_in_group(server, "guarded"))
+
+
+async def _starts_in_group(server: KafkaServer, group_id: str) -> None:
+    broker = open_broker(server.bootstrap)
+    await broker.start()
+    await broker.create_topics([TopicSpec("views", 1)])
+    await broker.stop()
+    engine = Engine(
+        Views,
+        bootstrap_servers=server.sasl_bootstrap,
+        group_id=group_id,
+        client_options=options("PLAIN", *PLAIN_USER),
+        processing_guarantee="exactly_once",
+    )
+    async with engine:
+        await engine.send("views", b"home")
+        await engine.caught_up()
