@@ -58,6 +58,7 @@ mutants: $(STAMP) ## Let the simulation find deliberate mistakes in the engine: 
 
 chaos: $(STAMP) ## Kill, freeze and change workers on a real Kafka, more often than make test does: PAPERBOY_CHAOS_SEED=… again.
 	@PAPERBOY_CHAOS_KILLS=$${PAPERBOY_CHAOS_KILLS:-200} PAPERBOY_CHAOS_CHANGES=$${PAPERBOY_CHAOS_CHANGES:-60} \
+		PAPERBOY_CHAOS_SHARE=$${PAPERBOY_CHAOS_SHARE:-1} \
 		$(RUN) -m pytest -s tests/chaos $(ARGS)
 
 check: $(STAMP) ## Check format, lint, types and the arrows between the rooms.

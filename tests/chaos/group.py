@@ -130,12 +130,21 @@ class Worker:
 class Group:
     """The workers of one group, living and dead, over one topic and one state directory."""
 
-    def __init__(self, kit: Kit, topic: str, directory: Path, wait_sec: float = 0, commit_sec: float = 0.1) -> None:
+    def __init__(
+        self,
+        kit: Kit,
+        topic: str,
+        directory: Path,
+        wait_sec: float = 0,
+        commit_sec: float = 0.1,
+        program: str = "tests.chaos.member",
+    ) -> None:
         self.workers: list[Worker] = []
         self.state_dir = directory / "state"
         self._kit = kit
         self._directory = directory
         self._where = [kit.bootstrap, topic, kit.group, str(self.state_dir)]
+        self._program = program
         self._pace = [str(wait_sec), str(commit_sec)]
 
     @property
@@ -151,7 +160,7 @@ class Group:
         """Start another worker."""
         name = f"worker-{len(self.workers)}"
         journal = self._directory / f"{name}.journal"
-        command = [sys.executable, "-m", "tests.chaos.member", *self._where, str(journal), *self._pace]
+        command = [sys.executable, "-m", self._program, *self._where, str(journal), *self._pace]
         worker = Worker(name, journal, command)
         self.workers.append(worker)
         return worker

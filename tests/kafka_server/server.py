@@ -27,9 +27,9 @@ SCRAM_USER = ("app2", "app2-secret")
 """Name and password known to the SASL listener's SCRAM-SHA-256 mechanism."""
 
 _PORTS = range(18_000, 32_000)  # below what systems hand out to outgoing connections
-_PORT_ATTEMPTS = 5
+PORT_ATTEMPTS = 5
 _STARTED = "Kafka Server started"
-_PORT_TAKEN = "Address already in use"
+PORT_TAKEN = "Address already in use"
 
 # Lives as long as the pipe on its stdin: when our process ends, however it ends, Kafka and its directory go too.
 _WATCHDOG = 'read -r _; kill -9 "$0" 2>/dev/null; sleep 0.2; rm -rf "$1"'
@@ -51,6 +51,8 @@ class KafkaServer:
         properties: Mapping[str, str] | None = None,
         *,
         port: int | None = None,
+        ports: Mapping[str, int] | None = None,
+        cluster_id: str | None = None,
         sasl: bool = False,
         heap: str = "768m",
     ) -> None:
@@ -58,11 +60,15 @@ class KafkaServer:
         Args:
             properties: settings of ``server.properties`` that go over our own.
             port: where clients connect; a free one by default.
+            ports: all of them by listener, for a node that others have to know.
+            cluster_id: what it shares with those; one of its own by default.
             sasl: add a second listener, `sasl_bootstrap`, that wants `PLAIN_USER` or `SCRAM_USER`.
             heap: Java's ``-Xmx``.
         """
         self._properties = dict(properties or {})
         self._wanted_port = port
+        self._given_ports = ports
+        self._cluster_id = cluster_id or new_cluster_id()
         self._sasl = sasl
         self._heap = heap
         self._ports: dict[str, int] = {}
@@ -104,7 +110,7 @@ class KafkaServer:
         if self._directory is not None:
             self._launch(timeout_sec)
             return
-        for attempt in range(_PORT_ATTEMPTS):
+        for attempt in range(PORT_ATTEMPTS):
             self._directory = Path(tempfile.mkdtemp(prefix="paperboy-kafka-"))
             self._choose_ports()
             try:
@@ -112,7 +118,8 @@ class KafkaServer:
                 self._launch(timeout_sec)
             except KafkaServerError as error:
                 self.close()
-                if _PORT_TAKEN in str(error) and self._wanted_port is None and attempt + 1 < _PORT_ATTEMPTS:
+                mine = self._wanted_port is None and self._given_ports is None
+                if PORT_TAKEN in str(error) and mine and attempt + 1 < PORT_ATTEMPTS:
                     continue
                 raise
             except BaseException:
@@ -213,6 +220,9 @@ class KafkaServer:
         return settings | self._properties
 
     def _choose_ports(self) -> None:
+        if self._given_ports is not None:
+            self._ports = dict(self._given_ports)
+            return
         names = ["PLAINTEXT", "CONTROLLER"] + ["SASL"] * self._sasl
         taken: set[int] = set() if self._wanted_port is None else {self._wanted_port}
         for name in names:
@@ -223,10 +233,11 @@ class KafkaServer:
     def _format(self) -> None:
         lines = [f"{name}={value}\n" for name, value in self.server_properties().items()]
         (self.directory / "server.properties").write_text("".join(lines))
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
         scram_name, scram_password = SCRAM_USER
         users = ["-S", f"SCRAM-SHA-256=[name={scram_name},password={scram_password}]"] if self._sasl else []
-        command = self._java("kafka.tools.StorageTool", "format", "-t", cluster, *users, "-c", "server.properties")
+        command = self._java(
+            "kafka.tools.StorageTool", "format", "-t", self._cluster_id, *users, "-c", "server.properties"
+        )
         result = subprocess.run(
             command, cwd=self.directory, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
         )
@@ -299,8 +310,13 @@ class KafkaServer:
     def _last_words(self, begin: int) -> str:
         """The log's first complaints, which its shutdown would push out of sight, and its last lines."""
         lines = self._log_since(begin).splitlines()
-        complaints = [line for line in lines if " ERROR " in line or "Exception:" in line or _PORT_TAKEN in line]
+        complaints = [line for line in lines if " ERROR " in line or "Exception:" in line or PORT_TAKEN in line]
         return "\n".join([*complaints[:10], "…", *lines[-20:]])
+
+
+def new_cluster_id() -> str:
+    """As Kafka wants it, which takes no leading dash."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
 
 
 def free_port(taken: set[int]) -> int:
