@@ -1,4 +1,4 @@
-"""A worker of the payments example that chaos changes, with a journal.
+"""A worker of the transfers example that chaos changes, with a journal.
 
     python -m tests.chaos.payer BOOTSTRAP PREFIX GROUP STATE_DIR JOURNAL WAIT_SEC COMMIT_SEC
 
@@ -10,7 +10,7 @@ import asyncio
 import logging
 import sys
 
-from examples.payments.job import Books, Credits, Deposits, Transfers, payments_engine
+from examples.transfers.job import Books, Credits, Deposits, Transfers, transfers_engine
 from paperboy import Context
 from paperboy.handlers.handler import Message
 from tests.chaos.member import Journal
@@ -33,7 +33,7 @@ def main(bootstrap: str, prefix: str, group: str, state_dir: str, journal_path: 
                 await asyncio.sleep(wait_sec)
 
     books = Books()
-    engine = payments_engine(
+    engine = transfers_engine(
         books,
         [Deposits(books, prefix), NotedTransfers(books, prefix), Credits(books, prefix)],
         bootstrap_servers=bootstrap,

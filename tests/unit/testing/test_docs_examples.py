@@ -53,4 +53,4 @@ def test_an_example_that_does_otherwise_fails(tmp_path: Path) -> None:
 
 
 def test_the_tests_of_the_examples_pass() -> None:
-    assert_passes(run_tests("-p", "no:cacheprovider", "examples", directory=ROOT), 6)
+    assert_passes(run_tests("-p", "no:cacheprovider", "examples", directory=ROOT), 9)

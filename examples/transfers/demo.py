@@ -1,7 +1,7 @@
 """Moves money between accounts in several partitions, exactly once, and shows that none is lost or made.
 
-python -m examples.payments.demo                                       on the embedded broker
-python -m examples.payments.demo --bootstrap-servers localhost:9092    on a Kafka
+python -m examples.transfers.demo                                       on the embedded broker
+python -m examples.transfers.demo --bootstrap-servers localhost:9092    on a Kafka
 """
 
 import argparse
@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 
-from examples.payments.job import encoded, payments_job, topics
+from examples.transfers.job import encoded, topics, transfers_job
 from paperboy.brokers import open_broker
 from paperboy.brokers.protocol import TopicSpec
 from paperboy.clock import random_id
@@ -34,7 +34,7 @@ async def main(bootstrap_servers: str, transfers: int = 2_000) -> Result:
     await make_topics(bootstrap_servers, prefix)
     chance = random.Random(prefix)
     with TemporaryDirectory() as state_dir:
-        engine, books = payments_job(bootstrap_servers, prefix, state_dir=state_dir)
+        engine, books = transfers_job(bootstrap_servers, prefix, state_dir=state_dir)
         async with engine:
             for account in ACCOUNTS:
                 deposit = {"id": f"opening of {account}", "amount": PAID_IN}
@@ -63,7 +63,7 @@ async def make_topics(bootstrap_servers: str, prefix: str) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Move money between accounts, exactly once.")
-    parser.add_argument("--bootstrap-servers", default="memory://payments", help="host:port of a Kafka")
+    parser.add_argument("--bootstrap-servers", default="memory://transfers", help="host:port of a Kafka")
     parser.add_argument("--transfers", type=int, default=2_000)
     given = parser.parse_args()
     result = asyncio.run(main(given.bootstrap_servers, given.transfers))

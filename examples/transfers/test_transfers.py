@@ -1,8 +1,8 @@
-"""Tests of the payments job, as they stand beside any job: ``pytest examples``. No broker, no waiting."""
+"""Tests of the transfers job, as they stand beside any job: ``pytest examples``. No broker, no waiting."""
 
 import random
 
-from examples.payments.job import clearing, encoded, payments_job, topics
+from examples.transfers.job import clearing, encoded, topics, transfers_job
 from paperboy.testing import EngineTest
 
 PARTITIONS = 3
@@ -25,7 +25,7 @@ def total(t: EngineTest) -> int:
 
 
 def job(engine_test: type[EngineTest]) -> EngineTest:
-    engine, _ = payments_job("kafka.example:9092")
+    engine, _ = transfers_job("kafka.example:9092")
     return engine_test(engine, partitions=PARTITIONS, topics=dict.fromkeys(topics("bank"), PARTITIONS))
 
 

@@ -93,7 +93,7 @@ class Credits(Booking):
         await self.move(msg, ctx, msg.value["id"], msg.value["amount"])
 
 
-def payments_job(bootstrap_servers: str, prefix: str = "bank", **options: Any) -> tuple[Engine, Books]:
+def transfers_job(bootstrap_servers: str, prefix: str = "bank", **options: Any) -> tuple[Engine, Books]:
     """The engine, and its books.
 
     Args:
@@ -102,10 +102,10 @@ def payments_job(bootstrap_servers: str, prefix: str = "bank", **options: Any) -
     """
     books = Books()
     handlers = [kind(books, prefix) for kind in (Deposits, Transfers, Credits)]
-    return payments_engine(books, handlers, bootstrap_servers=bootstrap_servers, group_id=prefix, **options), books
+    return transfers_engine(books, handlers, bootstrap_servers=bootstrap_servers, group_id=prefix, **options), books
 
 
-def payments_engine(books: Books, handlers: Sequence[Booking], **options: Any) -> Engine:
+def transfers_engine(books: Books, handlers: Sequence[Booking], **options: Any) -> Engine:
     engine = Engine(*handlers, processing_guarantee="exactly_once", **options)
     engine.register_table(books.balances)
     return engine

@@ -1,8 +1,8 @@
-"""The payments example on each broker."""
+"""The transfers example on each broker."""
 
 import pytest
 
-from examples.payments import demo
+from examples.transfers import demo
 from tests.contract.engine.kit import Kit
 
 
