@@ -1,5 +1,6 @@
 """The handlers of an engine: one for each topic, and which step it has its turn in."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,12 @@ def dispatches_of(handlers: Sequence[Handler | type[Handler]], options: Options)
             dead_letter=options.dead_letter,
             circuit_breaker=options.circuit_breaker,
         )
+        if options.is_exact and options.transaction_timeout_sec <= dispatch.handler_timeout_sec < math.inf:
+            raise ConfigurationError(
+                f"{dispatch.name}.handler_timeout_sec={dispatch.handler_timeout_sec:g} must be less than"
+                f" transaction_timeout_sec={options.transaction_timeout_sec:g}: the broker would abort"
+                " transactions that are still in use."
+            )
         for topic in dispatch.topics:
             if topic in by_topic:
                 raise ConfigurationError(

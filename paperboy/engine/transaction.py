@@ -89,7 +89,12 @@ class TransactionCheckpoint:
 
 def _reached(table: TaskTable, acks: Sequence["asyncio.Future[Ack]"]) -> int:
     """The changelog offset behind the batches just written."""
-    base_offset, records = acks[-1].result()
+    first, (base_offset, records) = acks[0].result().base_offset, acks[-1].result()
+    if 0 <= first < (table.partition.store.changelog_offset or 0):
+        raise BrokerError(
+            f"Changelog {table.changelog} of table {table.partition.table!r} is shorter than its store knows it: it was"
+            " made anew."
+        )
     if base_offset < 0:  # the broker knows the batch, but not where it stands
         raise BrokerError(f"Where the last batch stands in changelog {table.changelog} is not known: it is read again.")
     return base_offset + records

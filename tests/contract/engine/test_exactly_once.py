@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import pytest
 
 from paperboy import Handler, Table
-from paperboy.brokers.protocol import TopicPartition
+from paperboy.brokers.protocol import TopicPartition, TopicSpec
 from paperboy.errors import BrokerError, ConfigurationError, ProducerFenced
 from tests.contract.engine.kit import Kit, said, until
 
@@ -232,3 +232,27 @@ async def test_an_owner_of_an_earlier_grouping_commits_nothing_any_more(kit: Kit
                 await zombie.commit(kit.group, dict.fromkeys(had, 1))
         await zombie.stop()
     assert sorted(record.value for record in await kit.read(out)) == [one.encode(), other.encode()]
+
+
+def test_a_handler_that_may_take_longer_than_a_transaction_is_refused() -> None:
+    class Slow(Handler):
+        topic = "in"
+        handler_timeout_sec = 60.0
+
+    with pytest.raises(ConfigurationError, match="handler_timeout_sec=60 must be less than transaction_timeout"):
+        Kit("memory://", "x").engine(Slow, processing_guarantee="exactly_once")
+    Kit("memory://", "x").engine(Slow)
+
+
+async def test_a_changelog_made_anew_under_a_transaction_is_noticed_before_it_commits(kit: Kit) -> None:
+    source, out, table = await kit.topic("in"), await kit.topic("out"), Table("counts")
+    changelog = f"{kit.group}-counts-changelog"
+    await kit.send(source, [(b"a", b"x")] * 3)
+    async with exact(kit, counting(source, table, out), table) as engine:
+        await engine.caught_up()
+        async with kit.broker() as broker:
+            await broker.delete_topics([changelog])
+            await broker.create_topics([TopicSpec(changelog, 1, None, {"cleanup.policy": "compact"})])
+        await kit.send(source, [(b"b", b"x")])
+        await engine.caught_up()
+        assert entries(table) == {b"b": 1}
