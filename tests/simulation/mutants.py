@@ -184,7 +184,7 @@ MUTANTS = [
     ),
     Mutant(
         "the log is believed after a failed checkpoint",
-        "engine/membership.py",
+        "engine/opening.py",
         "        if task.in_step:\n            try:",
         "        if False:\n            try:",
         500,
@@ -213,7 +213,7 @@ MUTANTS = [
     ),
     Mutant(
         "begin behind what is committed",
-        "engine/membership.py",
+        "engine/opening.py",
         "        if begin <= committed <= end:\n            return committed\n",
         "        if begin <= committed <= end:\n            return min(committed + 1, end)\n",
         100,
@@ -221,8 +221,8 @@ MUTANTS = [
     Mutant(
         "begin at what was fetched, not at what is committed",
         "engine/source.py",
-        "        self.position = self.committed = self.fetched = offset\n",
-        "        self.position = self.committed = self.fetched = max(offset, self.fetched)\n",
+        "        self.position = self.fetched = self.durable = offset\n",
+        "        self.position = self.fetched = self.durable = max(offset, self.fetched)\n",
         1_000,
     ),
     Mutant(
