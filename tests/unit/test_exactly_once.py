@@ -114,6 +114,32 @@ async def test_a_message_that_waits_for_long_beside_others_holds_no_transaction_
         assert values(t) == [b"first", b"second"]
 
 
+async def test_a_stop_commits_nothing_that_finished_behind_a_message_that_outlasts_it() -> None:
+    is_slow, counts = True, Table("counts")
+
+    class Counting(Handler):
+        topic = "in"
+        concurrency = 4
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            if msg.value == b"slow" and is_slow:
+                await asyncio.sleep(1000)
+            await ctx.send("out", msg.value)
+            counts.update(msg.value, lambda n: n + 1, default=0)
+
+    async with EngineTest(exact(Counting, tables=(counts,)), topics={"out": 1}) as t:
+        for value in ("before", "slow", "behind"):
+            await t.send("in", value, key=value)
+        await t.advance("50ms")
+        await t.stop()
+        is_slow = False
+        await t.restart()
+        await t.settle()
+        assert values(t) == [b"before", b"behind", b"slow"]
+        assert t.table("counts") == {b"before": 1, b"slow": 1, b"behind": 1}
+
+
 # Messages that take long.
 
 

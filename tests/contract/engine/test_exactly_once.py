@@ -190,12 +190,14 @@ async def test_topics_that_merge_into_one_task_and_split_again_have_one_owner_ea
         engine = kit.engine(*handlers, processing_guarantee="exactly_once")
         for table in shared:
             engine.register_table(table)
-        for source in (one, other):
-            sent += (values := [b"%s-%d-%d" % (source.encode(), round_number, number) for number in range(20)])
-            await kit.send_values(source, *values)
         async with engine, kit.broker() as broker:
             await engine.caught_up()
             wanted = dict.fromkeys(partitions, ids[partitions[0]]) if is_one_task else ids
+            assert await broker.committed_by(kit.group, partitions) == wanted, "before anything is handled"
+            for source in (one, other):
+                sent += (values := [b"%s-%d-%d" % (source.encode(), round_number, number) for number in range(20)])
+                await kit.send_values(source, *values)
+            await engine.caught_up()
             assert await broker.committed_by(kit.group, partitions) == wanted
         fenced = [line for line in said(caplog, "back to what is durable") if "another producer" in line["error"]]
         # After the split, who takes the second topic fences whoever had both, which may be the first one's new owner.
