@@ -39,6 +39,7 @@ async def main(bootstrap_servers: str, transfers: int = 2_000) -> Result:
             for account in ACCOUNTS:
                 deposit = {"id": f"opening of {account}", "amount": PAID_IN}
                 await engine.send(f"{prefix}-deposits", encoded(deposit), key=account.encode())
+            await engine.caught_up()  # no order holds between topics: who has nothing yet would be refused
             for number in range(transfers):
                 payer, payee = chance.sample(ACCOUNTS, 2)
                 transfer = {"id": f"transfer {number}", "to": payee, "amount": chance.randrange(1, 50_00)}
