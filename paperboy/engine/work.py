@@ -117,6 +117,15 @@ class Work:
         if self._late:
             self._late = [late for late in self._late if late[0] < mark[1]]
 
+    def is_settled(self) -> bool:
+        if self._late:
+            return False
+        known = self._topics.get
+        for send in self.pending:  # noqa: SIM110 (a generator would cost what this saves)
+            if known(send[0]) is None:
+                return False
+        return True
+
     async def settle(self, start: int) -> None:
         if self._late:
             await self._finish_late()

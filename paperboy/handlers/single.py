@@ -55,7 +55,7 @@ async def one_by_one(dispatch: Dispatch, records: list[Record], start: int, unit
                     await hook(message, ctx)
                 if finished is not None:
                     await finished(message, ctx)
-                if pending:
+                if pending and not unit.is_settled():
                     await unit.settle(0)
             except RAISED as raised:
                 problem = failure_of(raised, unit, record)

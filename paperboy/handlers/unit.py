@@ -43,6 +43,10 @@ class Unit(Sender, Protocol):
         """Take back every write and send since `mark`."""
         ...
 
+    def is_settled(self) -> bool:
+        """Whether all sends of the running message were checked when they were made: it saves a call of `settle`."""
+        ...
+
     async def settle(self, start: int) -> None:
         """Check the sends from number `start` on against their topics; what this raises fails the message."""
         ...

@@ -71,6 +71,9 @@ class Task:
         roll_back(self.undo, mark[0])
         del self.pending[mark[1] :]
 
+    def is_settled(self) -> bool:
+        return False
+
     async def settle(self, start: int) -> None:
         await asyncio.sleep(0)
         for topic, *_ in self.pending:
