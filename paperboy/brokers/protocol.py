@@ -107,10 +107,11 @@ class TopicDescription:
     replication_factor: int | None = None
     """How many brokers have each partition; None where nobody says."""
 
-    @property
-    def max_message_bytes(self) -> int:
-        """The largest batch it takes; Kafka's default where the broker does not say."""
-        return int(self.config.get("max.message.bytes", 1_048_588))
+    max_message_bytes: int = field(init=False, compare=False)
+    """The largest batch it takes; Kafka's default where the broker does not say. Asked for with every send."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "max_message_bytes", int(self.config.get("max.message.bytes", 1_048_588)))
 
     @property
     def delete_retention_ms(self) -> int:

@@ -115,6 +115,8 @@ def check_bytes(topic: str, key: object, value: object) -> None:
     Raises:
         SerializationError: the key or the value is something else.
     """
+    if type(value) is bytes and (key is None or type(key) is bytes):
+        return
     for part, data, remedy in (("key", key, "key_serializer"), ("value", value, "serializer")):
         if data is not None and type(data) is not bytes:
             raise SerializationError(
