@@ -35,18 +35,18 @@ Recorded = dict[str, dict[str, float]]
 def main() -> int:
     arguments = _arguments()
     kind = f"instructions {'.'.join(platform.python_version_tuple()[:2])}" if arguments.instructions else "ratios"
+    recorded: Recorded = json.loads(RECORDED.read_text()) if RECORDED.is_file() else {}
+    if not arguments.record and kind not in recorded:
+        print(f"Nothing is recorded as {kind}: add --record, on a commit that is as it should be.", file=sys.stderr)
+        return 1
     try:
         now = counted(list(PATHS)) if arguments.instructions else ratios(arguments.records, arguments.repeats)
     except CannotCount as error:
         print(error, file=sys.stderr)
         return 1
-    recorded: Recorded = json.loads(RECORDED.read_text()) if RECORDED.is_file() else {}
     if arguments.record:
         recorded[kind] = {name: round(value, 3) for name, value in now.items()}
         RECORDED.write_text(json.dumps(recorded, indent=1) + "\n")
-    elif kind not in recorded:
-        print(f"Nothing is recorded as {kind}: add --record, on a commit that is as it should be.", file=sys.stderr)
-        return 1
     worse = worsened(now, recorded[kind], is_ratio=not arguments.instructions)
     for name, value in now.items():
         was = recorded[kind].get(name)
