@@ -1,6 +1,6 @@
 """``python -m benchmarks.instructions [PATH…]``: what the hot paths execute for a record, in instructions.
 
-Times differ by a tenth from run to run on a machine that others use; instructions by less than a hundredth. Counted by
+On a machine that others use, times differ from run to run; instructions by less than a hundredth. Counted by
 ``perf stat`` where the machine can (virtual ones often cannot), else by valgrind. What a start takes cancels out: each
 path runs for one round and for three.
 """
