@@ -32,8 +32,10 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="benchmark-")))
         bootstrap = arguments.bootstrap_servers or stack.enter_context(KafkaServer(heap="1g")).bootstrap
+        trials = Trials(bootstrap, directory, arguments.records)
+        trials.run(CONTENDERS["getmany"], WORKLOADS["noop"])  # not counted: the broker gets warm
         results = measure(
-            Trials(bootstrap, directory, arguments.records),
+            trials,
             [WORKLOADS[name] for name in arguments.only or WORKLOADS if arguments.only or not _is_long(name)],
             arguments.peers,
             _empty_results(arguments),
