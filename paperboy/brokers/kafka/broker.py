@@ -242,12 +242,12 @@ class KafkaBroker:
                 ) from error
 
     async def check_transactions(self, transactional_ids: Collection[str], timeout_sec: float) -> None:
-        with translating(f"Asking {self.name} for its transaction.max.timeout.ms"):
-            try:
+        try:
+            with translating(f"Asking {self.name} for its transaction.max.timeout.ms"):
                 longest_ms = await self._setting("transaction.max.timeout.ms")
-            except BrokerError as error:  # who may not ask hears of it when the first transaction begins
-                _log.info("longest transaction unknown", error=str(error))
-                longest_ms = None
+        except BrokerError as error:  # who may not ask hears of it when the first transaction begins
+            _log.info("longest transaction unknown", error=str(error))
+            longest_ms = None
         if longest_ms is not None and timeout_sec * 1000 > int(longest_ms):
             raise BrokerError(
                 f"transaction_timeout_sec={timeout_sec:g} is longer than {self.name} allows: lower it, or raise the"
@@ -333,10 +333,16 @@ class KafkaBroker:
             return int(await self._setting("default.replication.factor"))
 
     async def _setting(self, name: str) -> str:
-        """One of the brokers' own."""
+        """One of the brokers' own, of the first that answers: one that has just died is listed for a while."""
         cluster = await self._connected.describe_cluster()
-        node = str(cluster["brokers"][0]["node_id"])
-        return (await self._configs(ConfigResourceType.BROKER, [node]))[node][name]
+        nodes = [str(broker["node_id"]) for broker in cluster["brokers"]]
+        for node in nodes:
+            try:
+                return (await self._configs(ConfigResourceType.BROKER, [node]))[node][name]
+            except kafka_errors.KafkaError as error:
+                if not error.retriable or node == nodes[-1]:
+                    raise
+        raise BrokerError(f"{self.name} names no brokers.")
 
     async def _until(self, names: Collection[str], done: Callable[[Mapping[str, TopicMetadata]], bool]) -> None:
         """What the controller has done to these topics the brokers hear a moment later."""

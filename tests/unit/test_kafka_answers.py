@@ -1,4 +1,4 @@
-"""What a group's coordinator says of committed offsets, and when it says nothing."""
+"""What a Kafka says, and when it says nothing: a coordinator that loads, a node that has just died."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -62,3 +62,25 @@ async def test_a_refusal_is_told() -> None:
     asked, _ = broker(answer(error=kafka_errors.GroupAuthorizationFailedError))
     with pytest.raises(BrokerError, match="refused"):
         await asked.committed("group", [FIRST])
+
+
+class Nodes:
+    """A cluster whose first node has just died."""
+
+    async def describe_cluster(self) -> Any:
+        return {"brokers": [{"node_id": 1}, {"node_id": 2}]}
+
+    async def describe_configs(self, resources: Any) -> Any:
+        if resources[0].name == "1":
+            raise kafka_errors.NodeNotReadyError("node 1")
+        entries = [("transaction.max.timeout.ms", "900000"), ("default.replication.factor", "3")]
+        return [SimpleNamespace(resources=[(0, None, 4, resources[0].name, entries)])]
+
+
+async def test_a_setting_is_asked_of_a_node_that_lives() -> None:
+    """A worker that starts while a broker is away would not come up."""
+    asked = KafkaBroker("127.0.0.1:1")
+    asked._admin = Nodes()
+    with pytest.raises(BrokerError, match=r"transaction\.max\.timeout\.ms=900000"):
+        await asked.check_transactions([], 901)
+    await asked.check_transactions([], 900)
