@@ -15,6 +15,7 @@ from paperboy.cli.replay_ledger import Chunk, Ledger, ledger_spec, read_ledger
 from paperboy.cli.replay_ways import Target, Way
 from paperboy.cli.shown import counted
 from paperboy.clock import random_id
+from paperboy.engine.topology import transactional_ids_prefix
 from paperboy.errors import BrokerError, ProducerFenced
 
 _CHUNK_LETTERS = 500
@@ -130,7 +131,9 @@ async def carry_out(
     """
     name = replay.topic.name
     await broker.create_topics([ledger_spec(replay.group_id, name)])
-    producer = broker.transactional_producer(f"{replay.group_id}-{name}-replay", _TRANSACTION_SEC)
+    producer = broker.transactional_producer(
+        f"{transactional_ids_prefix(replay.group_id)}{name}:replay", _TRANSACTION_SEC
+    )
     try:
         await producer.start()
         # Whoever has replayed before can do nothing more: from here on, the ledger is ours.

@@ -109,13 +109,14 @@ def changelog_topic(table: Table, group_id: str) -> str:
 
 
 def transactional_id(group_id: str, partition: TopicPartition) -> str:
-    """The id of whoever handles this partition. A format that is for ever."""
-    return f"{transactional_ids_prefix(group_id)}{partition.topic}-{partition.partition}"
+    """The id of whoever handles this partition. A format that is for ever; no topic has a colon in its name, so no two
+    groups have one id."""
+    return f"{transactional_ids_prefix(group_id)}{partition.topic}:{partition.partition}"
 
 
 def transactional_ids_prefix(group_id: str) -> str:
     """What all ids of a group begin with."""
-    return f"{group_id}-"
+    return f"{group_id}:"
 
 
 def changelog_spec(table: Table, group_id: str, partitions: int) -> TopicSpec:

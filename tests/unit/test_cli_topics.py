@@ -144,7 +144,7 @@ def test_exactly_once_needs_transactional_ids(
     )
     (tmp_path / "app.py").write_text(app)
     main(["topics", "plan", "app:engine"])
-    line = "  --transactional-id shop- --resource-pattern-type prefixed --operation Write\n"
+    line = "  --transactional-id shop: --resource-pattern-type prefixed --operation Write\n"
     assert line in capsys.readouterr().out
 
 

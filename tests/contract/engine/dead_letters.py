@@ -154,7 +154,7 @@ class Desk:
 
     async def until_visible(self, broker: Administration) -> None:
         """What was committed shows a moment later: wait for it, as the next replay would."""
-        producer = broker.transactional_producer(f"{self.kit.group}-{self.dead}-replay", 15.0)
+        producer = broker.transactional_producer(f"{self.kit.group}:{self.dead}:replay", 15.0)
         await producer.start()
         await producer.stop()
 

@@ -104,7 +104,7 @@ async def test_a_zombie_that_stood_still_commits_nothing(kit: Kit, caplog: pytes
     async with exact(kit, Slow, table) as engine:
         await entered.wait()
         async with kit.broker() as broker:
-            thief = broker.transactional_producer(f"{kit.group}-{source}-0", 60.0)
+            thief = broker.transactional_producer(f"{kit.group}:{source}:0", 60.0)
             await thief.start()  # as a new owner does, before it reads what is committed
             committed = await kit.committed(source)
             await thief.stop()
@@ -120,7 +120,7 @@ async def test_the_id_of_an_earlier_grouping_is_fenced(kit: Kit) -> None:
     source, out, table = await kit.topic("in"), await kit.topic("out"), Table("counts")
     await kit.send(source, [(b"a", b"x")])
     async with kit.broker() as broker:
-        earlier = broker.transactional_producer(f"{kit.group}-another-topic-0", 60.0)
+        earlier = broker.transactional_producer(f"{kit.group}:another-topic:0", 60.0)
         await earlier.start()
         await earlier.commit(kit.group, {TopicPartition(source, 0): 0})
         while (await broker.committed(kit.group, [TopicPartition(source, 0)]))[TopicPartition(source, 0)] is None:
@@ -181,7 +181,7 @@ async def test_topics_that_merge_into_one_task_and_split_again_have_one_owner_ea
 ) -> None:
     one, other, out = await kit.topic("a"), await kit.topic("b"), await kit.topic("out")
     partitions = [TopicPartition(one, 0), TopicPartition(other, 0)]
-    ids = {partition: f"{kit.group}-{partition.topic}-0" for partition in partitions}
+    ids = {partition: f"{kit.group}:{partition.topic}:0" for partition in partitions}
     sent: list[bytes] = []
     for round_number, is_one_task in enumerate([False, True, False, False]):
         caplog.clear()
@@ -213,7 +213,7 @@ async def test_an_owner_of_an_earlier_grouping_commits_nothing_any_more(kit: Kit
     async with kit.broker() as broker:
         # It has opened its task, which leaves its mark on both topics, or on the second.
         had = [TopicPartition(topic, 0) for topic in ([one, other] if was_one_task else [other])]
-        zombie = broker.transactional_producer(f"{kit.group}-{had[0].topic}-0", 60.0)
+        zombie = broker.transactional_producer(f"{kit.group}:{had[0].topic}:0", 60.0)
         await zombie.start()
         await zombie.commit(kit.group, dict.fromkeys(had, 0))
         async with asyncio.timeout(10):
