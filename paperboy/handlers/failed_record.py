@@ -47,6 +47,16 @@ class FailedRecord:
         """Much smaller."""
         return replace(self, stack="", error=self.error[:100])
 
+    def of(self, message: Record) -> "FailedRecord":
+        """The same failure of another message."""
+        return replace(
+            self,
+            topic=message.topic,
+            partition=message.partition,
+            offset=message.offset,
+            timestamp_ms=message.timestamp,
+        )
+
     def anew(self) -> "FailedRecord":
         """To be handled again as if it had not failed before, its first failure apart: attempts begin at 0."""
         return replace(self.without_stack(), attempts=0, due_ms=None)

@@ -177,7 +177,7 @@ async def judge_bulk(
         if policy.dead_letter is None:
             return GivenUp(Fate.SKIPPED, problem, first, len(records), failing.attempts)
         assert raws is not None
-        return await _give_up_all(dispatch, failing, records, raws, unit)
+        return await put_with_the_dead(dispatch, failing, records, raws, unit)
     if not policy.goes_on:
         raise noted(problem, first, last)
     return first.offset, last.offset + 1
@@ -250,7 +250,7 @@ async def _obey(
         case DeadLetterIt():
             if dispatch.policy.dead_letter is None:
                 raise noted(_needs_policy(dispatch, verdict), failing.record)
-            return await put_with_the_dead(dispatch, failing, original, raw, unit)
+            return await put_with_the_dead(dispatch, failing, [original], [raw], unit)
         case RetryItLater(delay_sec=delay_sec):
             retry = dispatch.policy.retry
             if retry is not None and retry.via == "topics":
@@ -271,26 +271,13 @@ async def _obey_for_all(
         raise noted(_needs_policy(dispatch, verdict), records[0], records[-1])
     if isinstance(verdict, RetryItLater):
         return failing.waits(verdict.delay_sec)
-    return await _give_up_all(dispatch, failing, records, raws, unit)
+    return await put_with_the_dead(dispatch, failing, records, raws, unit)
 
 
 async def _give_up(dispatch: "Dispatch", failing: Failing, original: Record, raw: Raw, unit: Unit) -> Failing | GivenUp:
     if dispatch.policy.dead_letter is None:
         return GivenUp(Fate.SKIPPED, failing.error, failing.record, attempts=failing.attempts)
-    return await put_with_the_dead(dispatch, failing, original, raw, unit)
-
-
-async def _give_up_all(
-    dispatch: "Dispatch", failing: Failing, records: list[Record], raws: list[Raw], unit: Unit
-) -> Failing | GivenUp:
-    """Each of a bulk goes with the dead letters."""
-    topic = None
-    for record, raw in zip(records, raws, strict=True):
-        outcome = await put_with_the_dead(dispatch, failing, record, raw, unit)
-        if isinstance(outcome, Failing):
-            return outcome
-        topic = outcome.topic
-    return GivenUp(Fate.DEAD_LETTER, failing.error, records[0], len(records), failing.attempts, topic)
+    return await put_with_the_dead(dispatch, failing, [original], [raw], unit)
 
 
 def _needs_policy(dispatch: "Dispatch", verdict: Verdict) -> Exception:

@@ -1,5 +1,6 @@
 """Messages that failed are put away: with the dead letters, or to wait in a retry topic."""
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from paperboy.brokers.protocol import Record
@@ -18,15 +19,22 @@ _UNWRITABLE_WAIT_SEC = 10.0
 
 
 async def put_with_the_dead(
-    dispatch: "Dispatch", failing: Failing, original: Record, raw: Raw, unit: Unit
+    dispatch: "Dispatch", failing: Failing, originals: list[Record], raws: list[Raw], unit: Unit
 ) -> Failing | GivenUp:
-    """Send the dead letter: with what the message's error hook has sent, and acknowledged before its offset moves."""
+    """Send the dead letter of a message, or those of a bulk: with what its error hook has sent, and acknowledged before
+    its offset moves."""
     settings = dispatch.policy.dead_letter
     assert settings is not None
-    topic = settings.topic_for(original.topic)
-    failed = _failed_record(dispatch, failing, original, unit)
+    topic = settings.topic_for(originals[0].topic)
+    failed = _failed_record(dispatch, failing, originals[0], unit)  # a stack takes longer than all the rest
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + unit.turn_sec
     try:
-        await _sent(topic, failed, original, raw, original.timestamp, unit)
+        for original, raw in zip(originals, raws, strict=True):
+            await _sent(topic, failed.of(original), original, raw, original.timestamp, unit)
+            if clock() >= deadline:
+                await asyncio.sleep(0)
+                deadline = clock() + unit.turn_sec
     except BrokerError as unwritable:
         unwritable.add_note(f"It was to be put with the dead letters in {topic!r}, because of: {shown(failing.error)}")
         if settings.unwritable == "stop":
@@ -35,7 +43,7 @@ async def put_with_the_dead(
         failing.attempts -= 1
         failing.error = unwritable
         return failing.waits(_UNWRITABLE_WAIT_SEC)
-    return GivenUp(Fate.DEAD_LETTER, failing.error, failing.record, attempts=failing.attempts, topic=topic)
+    return GivenUp(Fate.DEAD_LETTER, failing.error, failing.record, len(originals), failing.attempts, topic)
 
 
 async def put_to_wait(

@@ -7,6 +7,8 @@ import pytest
 
 from paperboy import BulkHandler, DeadLetter, Handler, Retry, Table
 from paperboy.errors import PaperboyError
+from paperboy.handlers import put_away
+from paperboy.handlers.failed_record import stack_of
 from paperboy.testing import EngineTest
 from tests.contract.engine.kit import said
 from tests.unit.failing_kit import AT_ONCE, committed, engine_of, handler, headers
@@ -274,6 +276,32 @@ async def test_on_bulk_error_decides_for_the_whole_bulk(policy: dict[str, Any], 
         status = engine.status()
         given_up = (0, len(offsets)) if "dead_letter" in policy else (len(offsets), 0)
         assert (status.passed_over, status.dead_lettered) == given_up
+
+
+async def test_a_bulk_that_is_given_up_has_its_stack_taken_once_and_told_in_each_letter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taken: list[BaseException] = []
+
+    def counting(error: BaseException) -> str:
+        taken.append(error)
+        return stack_of(error)
+
+    async def on_bulk(msgs: Any, ctx: Any) -> None:
+        ctx.dead_letter("all of it")
+
+    monkeypatch.setattr(put_away, "stack_of", counting)
+    engine = engine_of(handler(None, BulkHandler, on_bulk=on_bulk, dead_letter=DeadLetter()), bulk_mode_threshold=1)
+    async with EngineTest(engine) as t:
+        await t.stop()
+        for value in range(50):
+            await t.send("in", str(value), key=str(value))
+        await t.restart()
+        await t.settle()
+        dead = t.dead_letters("in")
+        assert [(each.value, int(headers(each)["offset"])) for each in dead] == [(b"%d" % n, n) for n in range(50)]
+        assert all("ctx.dead_letter" in headers(each)["error.stack"] for each in dead)
+        assert len(taken) == 1
 
 
 # Each has its counter and its log line.
