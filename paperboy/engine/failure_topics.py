@@ -5,12 +5,10 @@ from collections.abc import Iterable, Mapping
 from paperboy.brokers.protocol import TopicDescription, TopicSpec
 from paperboy.errors import ConfigurationError
 from paperboy.handlers.dispatch import Dispatch
+from paperboy.handlers.retry_topics import KEPT_SEC
 
 _HEADERS_BYTES = 16 * 1024
 """By how much a message that failed may outgrow its source's limit, for the headers that say why."""
-
-_LEAST_RETENTION_MS = 7 * 24 * 3600 * 1000
-"""How long messages that wait are kept, beyond their delay: a group that was away for so long loses none."""
 
 _TIMESTAMP_LIMITS = ("message.timestamp.after.max.ms", "message.timestamp.before.max.ms")
 
@@ -26,7 +24,7 @@ def retry_specs(dispatches: Mapping[str, Dispatch], sources: Mapping[str, TopicD
     for name, dispatch in dispatches.items():
         if dispatch.retries_of is not None:
             source = sources[dispatch.retries_of]
-            retention_ms = _LEAST_RETENTION_MS + round(dispatch.delay_sec * 1000)
+            retention_ms = round((KEPT_SEC + dispatch.delay_sec) * 1000)
             specs[name] = TopicSpec(name, source.partitions, config=_config(source, retention_ms))
     return specs
 
@@ -66,10 +64,11 @@ def dead_letter_specs(
 
 
 def check_retry_topics(specs: Iterable[TopicSpec], found: Mapping[str, TopicDescription]) -> None:
-    """Whether those that exist have the partitions of their sources: each is part of the same task.
+    """Whether those that exist have the partitions of their sources, because each is part of the same task, and keep
+    messages until they are due.
 
     Raises:
-        ConfigurationError: one has more or fewer, or is compacted.
+        ConfigurationError: one has more or fewer, is compacted, or deletes messages too soon.
     """
     for spec in specs:
         topic = found.get(spec.name)
@@ -79,6 +78,8 @@ def check_retry_topics(specs: Iterable[TopicSpec], found: Mapping[str, TopicDesc
                 f" {spec.partitions}, and a message keeps its partition: give it as many."
             )
         _check_not_compacted("retry topic", topic)
+        if topic is not None:
+            _check_kept(spec, topic)
 
 
 def check_dead_letter_topics(specs: Iterable[TopicSpec], found: Mapping[str, TopicDescription]) -> None:
@@ -114,6 +115,16 @@ def _check_not_compacted(what: str, topic: TopicDescription | None) -> None:
         raise ConfigurationError(
             f"The {what} {topic.name!r} has cleanup.policy={policy!r}, with which messages of one key would be lost:"
             " set it to 'delete'."
+        )
+
+
+def _check_kept(spec: TopicSpec, topic: TopicDescription) -> None:
+    kept_ms, wanted_ms = (int(each.config.get("retention.ms", -1)) for each in (topic, spec))
+    waits_ms = wanted_ms - KEPT_SEC * 1000
+    if 0 <= kept_ms <= waits_ms:
+        raise ConfigurationError(
+            f"The retry topic {topic.name!r} has retention.ms={kept_ms}, and messages wait in it for {waits_ms} ms, so"
+            f" they would be deleted before they are handled: set it to {wanted_ms}."
         )
 
 

@@ -4,11 +4,12 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from paperboy.brokers.protocol import Record
-from paperboy.errors import BrokerError, RecordTooLarge
+from paperboy.durations import written
+from paperboy.errors import BrokerError, PaperboyError, RecordTooLarge
 from paperboy.handlers.failed_record import FailedRecord, class_of, message_of, shown, stack_of
 from paperboy.handlers.outcome import Failing, Fate, GivenUp, noted
 from paperboy.handlers.raw import Raw
-from paperboy.handlers.retry_topics import retry_topic
+from paperboy.handlers.retry_topics import KEPT_SEC, retry_topic
 from paperboy.handlers.unit import Unit
 
 if TYPE_CHECKING:
@@ -53,6 +54,12 @@ async def put_to_wait(
     delays = dispatch.retry_delays_sec
     delay = min((each for each in delays if each >= delay_sec), default=max(delays))
     topic = retry_topic(unit.group_id, dispatch.retries_of or original.topic, delay)
+    if delay_sec > delay + KEPT_SEC:
+        error = PaperboyError(
+            f"A message is to wait for {written(delay_sec)} in {topic!r}, which keeps it for a week beyond"
+            f" {written(delay)}: declare a delay as long in Retry(delays=[…]), or say a shorter one to ctx.retry_later."
+        )
+        raise noted(error, failing.record) from failing.error
     now_ms = unit.now_ms()
     failed = _failed_record(dispatch, failing, original, unit, due_ms=now_ms + round(delay_sec * 1000))
     try:

@@ -1,6 +1,11 @@
 """Topics in which messages wait to be handled again, by one group alone."""
 
+from typing import Final
+
 from paperboy.durations import written
+
+KEPT_SEC: Final = 7 * 24 * 3600
+"""How long messages that wait are kept, beyond their delay: a group that was away for so long loses none."""
 
 
 def retry_topic(group_id: str, source: str, delay_sec: float = 0.0) -> str:

@@ -115,6 +115,21 @@ def test_a_handler_may_read_dead_letters_that_go_elsewhere_or_nowhere() -> None:
     assert sorted(dead_letter_specs(found, sources)) == ["in-dlt", "in-dlt-dlt"]
 
 
+def test_a_retry_topic_that_deletes_messages_before_they_are_due_is_refused() -> None:
+    found = dispatches(handler("in", retry=DELAYS))
+    specs = retry_specs(found, {"in": described("in")}).values()
+
+    def keeping(retention_ms: int) -> Mapping[str, TopicDescription]:
+        return {spec.name: described(spec.name, retention_ms=str(retention_ms)) for spec in specs}
+
+    for fine in (-1, 60_001):
+        check_retry_topics(specs, keeping(fine))
+    with pytest.raises(
+        ConfigurationError, match=r"'g-in-retry-1m' has retention\.ms=60000, .* wait in it for 60000 ms.*to 604860000"
+    ):
+        check_retry_topics(specs, keeping(60_000))
+
+
 @pytest.mark.parametrize("policy", ["compact", "compact,delete", "delete,compact"])
 @pytest.mark.parametrize("check", [check_retry_topics, check_dead_letter_topics])
 def test_a_topic_that_is_compacted_is_refused(check: Any, policy: str) -> None:

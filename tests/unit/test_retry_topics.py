@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from paperboy import BulkHandler, DeadLetter, Engine, Handler, Retry, Table
+from paperboy.errors import PaperboyError
 from paperboy.testing import EngineTest
 from tests.unit.failing_kit import cluster_of, committed, engine_of, handler, headers
 
@@ -243,6 +244,18 @@ async def test_retry_later_takes_the_first_topic_that_waits_as_long_and_is_due_w
         for delay in (b"3", b"10", b"11", b"90"):
             (waited,) = waits(times, delay)
             assert float(delay) <= waited < float(delay) + 0.5
+
+
+async def test_retry_later_for_longer_than_its_topic_keeps_messages_stops_the_engine() -> None:
+    async def on_message(msg: Any, ctx: Any) -> None:
+        ctx.retry_later("8d", "later")
+
+    async with EngineTest(engine_of(handler(on_message, retry=BY_TOPICS))) as t:
+        await t.send("in", "it")
+        with pytest.raises(PaperboyError, match=r"wait for 8d in 'g-in-retry-1m', .*a week beyond 1m: declare a delay"):
+            await t.settle()
+        assert t.sent("g-in-retry-1m") == []
+        assert committed(t) == 0
 
 
 async def test_what_is_replayed_is_handled_at_once_with_the_attempts_it_had() -> None:
