@@ -116,9 +116,7 @@ class Json:
         try:
             return self._decode(data)
         except Exception as cause:
-            raise DeserializationError(
-                f"{excerpt(data)} is not {self._what} ({cause}): something else than Json wrote it."
-            ) from cause
+            raise DeserializationError(f"{excerpt(data)} is not {self._what}: {cause}.") from cause
 
     @property
     def _what(self) -> str:

@@ -125,8 +125,7 @@ def test_what_is_not_of_the_type_names_the_record_and_what_is_wrong() -> None:
         decoded(handler(value_type=Order), b'{"id":"o-1","amount":"many"}')
     assert str(caught.value) == (
         "The value of orders[2] offset 7 could not be decoded by Orders.value_type:"
-        """ b'{"id":"o-1","amount":"many"}' is not Order in JSON (Expected `int`, got `str` - at `$.amount`):"""
-        " something else than Json wrote it."
+        """ b'{"id":"o-1","amount":"many"}' is not Order in JSON: Expected `int`, got `str` - at `$.amount`."""
     )
 
 
