@@ -24,6 +24,7 @@ from paperboy.cli.replay_ways import ToGroup, ToOriginal
 from paperboy.cli.shown import counted, print_columns
 
 _OFFSETS = "as partition:from-to in the dead letter topic, both included; 3, 3:17, 3:17- and 3:-20 as well"
+_MEMORY = " A broker in memory lives inside the process that runs the engine: a command does not see what it holds."
 _TIME = "ISO 8601, in UTC if it names no zone"
 
 
@@ -289,7 +290,10 @@ async def _described(name: str, definition: Definition, broker: Administration) 
     found = await broker.describe_topics([name])
     if name not in found:
         there_are = ", ".join(dead_letter_topics(definition)) or "none"
-        raise Misuse(f"There is no topic {name!r} on {broker.name}; the engine's dead letter topics: {there_are}.")
+        raise Misuse(
+            f"There is no topic {name!r} on {broker.name}; the engine's dead letter topics: {there_are}."
+            + (_MEMORY if broker.name.startswith("memory:") else "")
+        )
     return found[name]
 
 
@@ -325,7 +329,3 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0.")
     return int(text)
-
-
-def _first_sentence(about: str) -> str:
-    return about.split(".")[0].split(":")[0].lower()

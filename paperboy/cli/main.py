@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ _INTERRUPTED = 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what these arguments, or the process's own, ask for. Returns the exit code."""
     given = _parser().parse_args(arguments)
+    # What aiokafka logs of each attempt to connect ends as one sentence of ours; `worker` logs it all the same.
+    logging.getLogger("aiokafka").addHandler(logging.NullHandler())
     try:
         code: int = asyncio.run(given.run(given))  # or whether it has found something, which is as good
         sys.stdout.flush()

@@ -1,6 +1,9 @@
 """The commands ``paperboy dlt …``: what they print, and how they end."""
 
 import asyncio
+import re
+import socket
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -295,8 +298,27 @@ def test_a_topic_that_does_not_exist_is_misuse(cluster: MemoryCluster, capsys: p
         assert main(["dlt", action, "app:engine", "orders-dtl"]) == 2
         assert capsys.readouterr().err == (
             f"paperboy: There is no topic 'orders-dtl' on {cluster}; the engine's dead letter topics: orders-dlt,"
-            " shipments-dlt.\n"
+            " shipments-dlt. A broker in memory lives inside the process that runs the engine: a command does not see"
+            " what it holds.\n"
         )
+
+
+def test_a_broker_that_is_away_is_one_line(tmp_path: Path) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        (tmp_path / "app.py").write_text(
+            APP.replace("memory://{cluster}", address).replace('group_id="', 'connect_timeout_sec=0.5, group_id="')
+        )
+        said = subprocess.run(
+            [sys.executable, "-m", "paperboy.cli", "dlt", "ls", "app:engine"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert said.returncode == 1
+    assert re.fullmatch(rf"paperboy: .*{address}.*\n", said.stderr), said.stderr
 
 
 def test_an_engine_that_puts_nothing_with_dead_letters_is_misuse(
