@@ -195,7 +195,16 @@ class Framed(ABC):
                 f"The schema with id {schema_id} was not fetched from {self.registry.name} yet.",
                 lambda: self._finish_reading(schema_id, data),
             )
-        read = self._readers[head] = self._reader(schema, HEAD_BYTES)
+        try:
+            read = self._reader(schema, HEAD_BYTES)
+        except PaperboyError:
+            raise
+        except Exception as error:  # a registry keeps what it is given
+            raise DeserializationError(
+                f"{excerpt(data)} was written in schema id {schema_id}, {excerpt(schema.text)}, of which {self.name}"
+                f" makes nothing: {error!r}"
+            ) from error
+        self._readers[head] = read
         return read
 
     async def _finish_reading(self, schema_id: int, data: bytes) -> Any:

@@ -516,3 +516,15 @@ def test_the_schema_of_a_message_is_its_files_descriptor() -> None:
     schema = Protobuf(timestamp_pb2.Timestamp).schema
     assert schema is not None
     assert base64.b64decode(schema.text) == timestamp_pb2.DESCRIPTOR.serialized_pb
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "7", '{"$schema":5}', '{"type":"record","name":"x","fields":3}'])
+@pytest.mark.parametrize("kind", ["AVRO", "JSON", "PROTOBUF"])
+def test_what_was_written_in_a_schema_that_is_none_cannot_be_read(
+    kind: Any, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = SchemaRegistry("memory://")
+    monkeypatch.setattr(registry, "known", lambda schema_id: Schema(text, kind))
+    readers = {"AVRO": Avro(registry), "JSON": JsonSchema(registry), "PROTOBUF": Protobuf(struct_pb2.Struct, registry)}
+    with pytest.raises(DeserializationError):
+        readers[kind].deserialize(b"\x00\x00\x00\x00\x01\x00{}")
