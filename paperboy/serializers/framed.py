@@ -63,6 +63,11 @@ class Framed(ABC):
             raise ConfigurationError(
                 f"{name}: subject_strategy={subject_strategy!r} needs a schema with a name: give it one."
             )
+        if not isinstance(registry, SchemaRegistry | str | None):
+            raise ConfigurationError(
+                f"{name}: {excerpt(registry)} is no registry: give a SchemaRegistry, its address, or None, and the"
+                " schema behind it."
+            )
         if registry is None and schema is None:
             raise ConfigurationError(f"{name} needs a registry, a schema, or both.")
         self.name = name

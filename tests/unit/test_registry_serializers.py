@@ -528,3 +528,9 @@ def test_what_was_written_in_a_schema_that_is_none_cannot_be_read(
     readers = {"AVRO": Avro(registry), "JSON": JsonSchema(registry), "PROTOBUF": Protobuf(struct_pb2.Struct, registry)}
     with pytest.raises(DeserializationError):
         readers[kind].deserialize(b"\x00\x00\x00\x00\x01\x00{}")
+
+
+@pytest.mark.parametrize("kind", [Avro, JsonSchema])
+def test_a_schema_in_place_of_a_registry_is_refused(kind: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"is no registry: give a SchemaRegistry, its address, or None"):
+        kind(ORDER)
