@@ -9,7 +9,7 @@ from paperboy.serializers.of_types import serializer_of
 from paperboy.serializers.outgoing import Serialize
 from paperboy.serializers.protocol import Serializer
 
-__all__ = ["Topic", "addressed", "is_topic_name", "name_of_topic"]
+__all__ = ["Topic", "addressed", "is_topic_name", "name_of_topic", "settings_as_kafka_writes"]
 
 _NAME: Final = re.compile(r"[a-zA-Z0-9._-]{1,249}")
 
@@ -65,11 +65,29 @@ class Topic:
         self.value = _serializer(name, "value", value)
         self.partitions = partitions
         self.replication_factor = replication_factor
-        self.config = {setting: _as_kafka_writes(given) for setting, given in (config or {}).items()}
+        self.config = settings_as_kafka_writes(config or {})
         self.ensure = ensure
 
     def __repr__(self) -> str:
         return f"Topic({self.name!r})"
+
+
+def settings_as_kafka_writes(config: Mapping[str, object]) -> dict[str, str]:
+    """Settings of a topic as text.
+
+    >>> settings_as_kafka_writes({"retention.ms": 1000, "preallocate": True})
+    {'retention.ms': '1000', 'preallocate': 'true'}
+
+    Raises:
+        ConfigurationError: one is neither text nor a number nor a bool.
+    """
+    for setting, given in config.items():
+        if not isinstance(given, str | int | float):
+            raise ConfigurationError(
+                f"The topic setting {setting!r} is {given!r}: it must be text, a number, True or False; leave out what"
+                " is to be as the cluster has it."
+            )
+    return {setting: str(given).lower() if isinstance(given, bool) else str(given) for setting, given in config.items()}
 
 
 def addressed(
@@ -108,7 +126,3 @@ def _serializer(topic: str, part: str, given: Any) -> Serializer | None:
         return serializer_of(given)
     except ConfigurationError as error:
         raise ConfigurationError(f"Topic {topic!r}: {part}: {error}") from error
-
-
-def _as_kafka_writes(setting: object) -> str:
-    return str(setting).lower() if isinstance(setting, bool) else str(setting)

@@ -6,6 +6,7 @@ from paperboy.brokers.protocol import TopicDescription, TopicSpec
 from paperboy.errors import ConfigurationError
 from paperboy.handlers.dispatch import Dispatch
 from paperboy.handlers.retry_topics import KEPT_SEC
+from paperboy.topic import settings_as_kafka_writes
 
 _HEADERS_BYTES = 16 * 1024
 """By how much a message that failed may outgrow its source's limit, for the headers that say why."""
@@ -59,7 +60,7 @@ def dead_letter_specs(
             partitions = max(before.partitions, partitions)
             for limit in ("max.message.bytes", *limits):
                 config[limit] = str(max(int(config[limit]), int(before.config.get(limit, 0))))
-        specs[topic] = TopicSpec(topic, partitions, config={**config, **settings.config})
+        specs[topic] = TopicSpec(topic, partitions, config={**config, **settings_as_kafka_writes(settings.config)})
     return specs
 
 

@@ -144,7 +144,7 @@ class DeadLetter:
 
     topic: str | None = None
     """Where to put it; ``{topic}-dlt``, if nothing is said. Created at the start, where it is missing."""
-    config: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, object] = field(default_factory=dict)
     """Settings of the topic when it is created, over ours: dead letters are kept for ever (``retention.ms=-1``), and
     may be larger than what the source takes, for their headers."""
     unwritable: Unwritable = "stop"

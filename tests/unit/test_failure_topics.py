@@ -68,7 +68,7 @@ def test_a_dead_letter_topic_keeps_all_for_ever_and_takes_more_than_its_source()
 
 
 def test_what_is_declared_goes_over_that() -> None:
-    found = dispatches(handler("in", dead_letter=DeadLetter(topic="dead", config={"retention.ms": "9", "a": "b"})))
+    found = dispatches(handler("in", dead_letter=DeadLetter(topic="dead", config={"retention.ms": 9, "a": "b"})))
     (spec,) = dead_letter_specs(found, {"in": described("in")}).values()
     assert (spec.name, spec.config["retention.ms"], spec.config["a"]) == ("dead", "9", "b")
 

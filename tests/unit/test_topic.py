@@ -56,6 +56,7 @@ def test_settings_are_written_as_kafka_writes_them() -> None:
         ({"partitions": 0}, "Topic 't': partitions=0 must be a whole number above 0"),
         ({"partitions": True}, "partitions=True"),
         ({"replication_factor": 1.5}, "replication_factor=1.5"),
+        ({"config": {"retention.ms": None}}, "The topic setting 'retention.ms' is None: it must be text"),
         ({"ensure": True}, "Topic 't': ensure=True needs partitions=…"),
         ({"value": Json}, r"Topic 't': value is the class Json: give an instance of it, Json\(\)"),
         ({"key": object}, "Topic 't': key: object is no type that messages can have"),
