@@ -1,6 +1,8 @@
 """Messages that failed are put away: with the dead letters, or to wait in a retry topic."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from paperboy.brokers.protocol import Record
@@ -31,11 +33,12 @@ async def put_with_the_dead(
     clock = asyncio.get_running_loop().time
     deadline = clock() + unit.turn_sec
     try:
-        for original, raw in zip(originals, raws, strict=True):
-            await _sent(topic, failed.of(original), original, raw, original.timestamp, unit)
-            if clock() >= deadline:
-                await asyncio.sleep(0)
-                deadline = clock() + unit.turn_sec
+        with _without_limit(unit):
+            for number, (original, raw) in enumerate(zip(originals, raws, strict=True)):
+                if number and clock() >= deadline:
+                    await asyncio.sleep(0)
+                    deadline = clock() + unit.turn_sec
+                await _sent(topic, failed.of(original), original, raw, original.timestamp, unit)
     except BrokerError as unwritable:
         unwritable.add_note(f"It was to be put with the dead letters in {topic!r}, because of: {shown(failing.error)}")
         if settings.unwritable == "stop":
@@ -63,7 +66,8 @@ async def put_to_wait(
     now_ms = unit.now_ms()
     failed = _failed_record(dispatch, failing, original, unit, due_ms=now_ms + round(delay_sec * 1000))
     try:
-        await _sent(topic, failed, original, raw, now_ms, unit)
+        with _without_limit(unit):
+            await _sent(topic, failed, original, raw, now_ms, unit)
     except BrokerError as error:
         error.add_note(f"It was to wait in {topic!r}, because of: {shown(failing.error)}")
         raise noted(error, failing.record) from failing.error
@@ -94,7 +98,6 @@ async def _sent(topic: str, failed: FailedRecord, original: Record, raw: Raw, ti
     """Send it with the message, if its topic takes it, at least without the stack; else nothing of it is left."""
     key, value, headers = raw
     mark = unit.mark()
-    in_hand, unit.message = unit.message, None  # the time limit is that of hooks
     try:
         try:
             unit.send(topic, value, key, failed.headers(headers), original.partition, timestamp_ms)
@@ -106,5 +109,13 @@ async def _sent(topic: str, failed: FailedRecord, original: Record, raw: Raw, ti
     except BaseException:
         unit.roll_back(mark)
         raise
+
+
+@contextmanager
+def _without_limit(unit: Unit) -> Iterator[None]:
+    """The time limit is that of hooks: meanwhile, no message is in hand."""
+    in_hand, unit.message = unit.message, None
+    try:
+        yield
     finally:
         unit.message = in_hand

@@ -1,16 +1,19 @@
 """ctx.skip, ctx.dead_letter and ctx.retry_later, and the answers of error hooks: in each hook, mode and policy."""
 
+import asyncio
 import logging
 from typing import Any
 
 import pytest
 
 from paperboy import BulkHandler, DeadLetter, Handler, Retry, Table
+from paperboy.clock import random_id
+from paperboy.engine import membership
 from paperboy.errors import PaperboyError
 from paperboy.handlers import put_away
 from paperboy.handlers.failed_record import stack_of
 from paperboy.testing import EngineTest
-from tests.contract.engine.kit import said
+from tests.contract.engine.kit import Kit, said, until
 from tests.unit.failing_kit import AT_ONCE, committed, engine_of, handler, headers
 
 pytestmark = pytest.mark.time_limit(30)
@@ -302,6 +305,41 @@ async def test_a_bulk_that_is_given_up_has_its_stack_taken_once_and_told_in_each
         assert [(each.value, int(headers(each)["offset"])) for each in dead] == [(b"%d" % n, n) for n in range(50)]
         assert all("ctx.dead_letter" in headers(each)["error.stack"] for each in dead)
         assert len(taken) == 1
+
+
+async def test_the_event_loop_turns_while_a_bulk_is_given_up_and_that_is_no_time_of_its_hooks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(membership, "_TURN_SEC", 0.0)
+    kit, letters, turns = Kit(f"memory://{random_id()}", "g"), 5_000, 0
+    source = await kit.topic("in")
+    await kit.send_values(source, *[b"%d" % number for number in range(letters)])
+    ended = asyncio.Event()
+
+    async def turning() -> None:
+        nonlocal turns
+        while not ended.is_set():
+            turns += 1
+            await asyncio.sleep(0)
+
+    class Refusing(BulkHandler):
+        topic = source
+        dead_letter = DeadLetter()
+        handler_timeout_sec = 0.01
+
+        @classmethod
+        async def on_bulk(cls, msgs: Any, ctx: Any) -> None:
+            group.create_task(turning())
+            ctx.dead_letter("all of it")
+
+    async with (
+        asyncio.TaskGroup() as group,
+        kit.engine(Refusing, bulk_mode_threshold=1, bulk_mode_timeout_ms=30_000) as engine,
+    ):
+        await until(lambda: engine.status().dead_lettered == letters)
+        ended.set()
+    assert turns >= letters - 1
+    assert len(await kit.read(f"{source}-dlt")) == letters
 
 
 # Each has its counter and its log line.
