@@ -260,7 +260,7 @@ class Chaos:
         return role, await self._holder(role)
 
     def _ids(self) -> list[str]:
-        return [f"{self._bank.kit.group}-{self._bank.prefix}-credits-{number}" for number in range(PARTITIONS)]
+        return [f"{self._bank.kit.group}:{self._bank.prefix}-credits:{number}" for number in range(PARTITIONS)]
 
     async def _holder(self, role: str) -> int:
         """The node that has it now."""
