@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from paperboy import BulkHandler, DeadLetter, Exponential, Handler, Retry
+from paperboy import BulkHandler, CircuitBreaker, DeadLetter, Exponential, Handler, Retry
 from paperboy.brokers.protocol import Record, TopicPartition, TopicSpec
 from tests.contract.engine.kit import Kit, said, until
 
@@ -282,3 +282,39 @@ async def test_messages_that_wait_for_a_delay_that_is_no_longer_declared_are_tol
         pass
     (line,) = said(caplog, told)
     assert (line["topic"], line["records"]) == (f"{kit.group}-{source}-retry-1h", 1)
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+async def test_while_what_a_handler_needs_is_away_nothing_is_given_up_and_then_all_goes_on(
+    kit: Kit, at_once: int
+) -> None:
+    source = await kit.topic("in", 2)
+    for partition in range(2):
+        await kit.send_values(source, *[b"%d" % number for number in range(20)], partition=partition)
+    away, tried, handled = True, 0, list[bytes]()
+
+    class Needy(Handler):
+        topic = source
+        concurrency = at_once
+        dead_letter = DeadLetter()
+        circuit_breaker = CircuitBreaker(failures=1, pause="200ms", on=ConnectionError)
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            nonlocal tried
+            tried += 1
+            if away:
+                raise ConnectionError("away")
+            handled.append(msg.value)
+
+    async with kit.engine(Needy) as engine:
+        await until(lambda: engine.status().paused >= 4)
+        # Both partitions' first ones (with lanes: those in flight with them), and after each pause one.
+        assert tried <= 2 * at_once + engine.status().paused
+        assert (await kit.committed(source, 0), await kit.committed(source, 1)) == (0, 0)
+        away = False
+        await engine.caught_up()
+        status = engine.status()
+    assert sorted(handled, key=int) == sorted([b"%d" % number for number in range(20)] * 2, key=int)
+    assert (status.dead_lettered, status.passed_over) == (0, 0)
+    assert await kit.read(f"{source}-dlt") == []
