@@ -54,6 +54,7 @@ class KafkaServer:
         ports: Mapping[str, int] | None = None,
         cluster_id: str | None = None,
         sasl: bool = False,
+        proxy_port: int | None = None,
         heap: str = "768m",
     ) -> None:
         """
@@ -63,6 +64,7 @@ class KafkaServer:
             ports: all of them by listener, for a node that others have to know.
             cluster_id: what it shares with those; one of its own by default.
             sasl: add a second listener, `sasl_bootstrap`, that wants `PLAIN_USER` or `SCRAM_USER`.
+            proxy_port: add a listener, at `proxied_port`, that sends its clients to this port of loopback: to a proxy.
             heap: Java's ``-Xmx``.
         """
         self._properties = dict(properties or {})
@@ -70,6 +72,7 @@ class KafkaServer:
         self._given_ports = ports
         self._cluster_id = cluster_id or new_cluster_id()
         self._sasl = sasl
+        self._proxy_port = proxy_port
         self._heap = heap
         self._ports: dict[str, int] = {}
         self._directory: Path | None = None
@@ -85,6 +88,11 @@ class KafkaServer:
     def sasl_bootstrap(self) -> str:
         """Where clients connect with credentials (security protocol SASL_PLAINTEXT)."""
         return f"{HOST}:{self._ports['SASL']}"
+
+    @property
+    def proxied_port(self) -> int:
+        """Where a proxy connects whose clients have been sent to `proxy_port`."""
+        return self._ports["PROXIED"]
 
     @property
     def pid(self) -> int:
@@ -172,8 +180,16 @@ class KafkaServer:
 
     def server_properties(self) -> dict[str, str]:
         """The settings as they are written to ``server.properties``."""
-        protocols = {"PLAINTEXT": "PLAINTEXT", "CONTROLLER": "PLAINTEXT", "SASL": "SASL_PLAINTEXT"}
+        protocols = {
+            "PLAINTEXT": "PLAINTEXT",
+            "CONTROLLER": "PLAINTEXT",
+            "SASL": "SASL_PLAINTEXT",
+            "PROXIED": "PLAINTEXT",
+        }
         listeners = {name: f"{name}://{HOST}:{port}" for name, port in self._ports.items()}
+        advertised = {name: at for name, at in listeners.items() if name != "CONTROLLER"}
+        if self._proxy_port is not None:
+            advertised["PROXIED"] = f"PROXIED://{HOST}:{self._proxy_port}"
         settings = {
             "process.roles": "broker,controller",
             "node.id": "1",
@@ -182,7 +198,7 @@ class KafkaServer:
             "inter.broker.listener.name": "PLAINTEXT",
             "listener.security.protocol.map": ",".join(f"{name}:{protocols[name]}" for name in listeners),
             "listeners": ",".join(listeners.values()),
-            "advertised.listeners": ",".join(at for name, at in listeners.items() if name != "CONTROLLER"),
+            "advertised.listeners": ",".join(advertised.values()),
             "log.dirs": str(self.directory / "data"),
             "num.partitions": "1",
             "auto.create.topics.enable": "false",
@@ -223,7 +239,7 @@ class KafkaServer:
         if self._given_ports is not None:
             self._ports = dict(self._given_ports)
             return
-        names = ["PLAINTEXT", "CONTROLLER"] + ["SASL"] * self._sasl
+        names = ["PLAINTEXT", "CONTROLLER"] + ["SASL"] * self._sasl + ["PROXIED"] * (self._proxy_port is not None)
         taken: set[int] = set() if self._wanted_port is None else {self._wanted_port}
         for name in names:
             wanted = self._wanted_port if name == "PLAINTEXT" else None
