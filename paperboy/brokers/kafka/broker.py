@@ -41,6 +41,8 @@ from paperboy.log import get_logger
 _log = get_logger("paperboy.kafka")
 
 _RETRY_SEC = 0.5
+_LOST_REQUEST_SEC = 10.0
+"""How long a question is asked again after a request that nobody answered: what is silent is a connection, at first."""
 _TOPIC_EXISTS = 36
 _OF_THE_TOPIC = 1
 """Among the places that a setting of a topic can come from: the topic itself."""
@@ -76,6 +78,8 @@ class KafkaBroker:
         self.clock: Clock = SystemClock()
         self._options = ClientOptions(client_options or {})
         self._connect_timeout_sec = connect_timeout_sec
+        # A request that is given up before its own time is over leaves its connection, though silent, to the next one.
+        self._answer_sec = max(connect_timeout_sec, self._options.request_timeout_sec + _LOST_REQUEST_SEC)
         self._admin: AIOKafkaAdminClient | None = None
         self._offsets: AIOKafkaConsumer | None = None
 
@@ -109,8 +113,8 @@ class KafkaBroker:
 
     async def describe_topics(self, names: Collection[str]) -> dict[str, TopicDescription]:
         with translating(f"Describing topics on {self.name}"):
-            found = await topic_metadata(self._connected, names)
-            configs = await self._configs(ConfigResourceType.TOPIC, list(found)) if found else {}
+            found = await self._topics(names)
+            configs = await self._retrying(lambda: self._configs(ConfigResourceType.TOPIC, list(found)))
             return {
                 name: TopicDescription(name, topic.partitions, configs[name], topic.id, topic.replication_factor)
                 for name, topic in found.items()
@@ -129,7 +133,7 @@ class KafkaBroker:
             for spec in topics
         ]
         with translating(f"Creating topics on {self.name}"):
-            response = await self._connected.create_topics(new)
+            response = await self._retrying(lambda: self._connected.create_topics(new))  # those that exist are refused
             for name, code, *rest in response.topic_errors:
                 if code not in (0, _TOPIC_EXISTS):
                     reason = (rest[0] if rest else None) or kafka_errors.for_code(code).__name__
@@ -148,8 +152,8 @@ class KafkaBroker:
         """Those of these topics that exist, as they would be created again: with the settings that are their own, and
         without those that are the cluster's."""
         with translating(f"Describing topics on {self.name}"):
-            found = await topic_metadata(self._connected, names)
-            entries = await self._config_entries(ConfigResourceType.TOPIC, list(found)) if found else {}
+            found = await self._topics(names)
+            entries = await self._retrying(lambda: self._config_entries(ConfigResourceType.TOPIC, list(found)))
         return {
             name: TopicSpec(
                 name,
@@ -173,19 +177,21 @@ class KafkaBroker:
 
     async def beginning_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         with translating(f"Asking {self.name} for beginning offsets"):
-            found = await self._connected_offsets.beginning_offsets(_theirs(partitions))
+            found = await self._connected_offsets.beginning_offsets(_theirs(partitions), self._answer_sec * 1000)
         return {partition: found[partition] for partition in partitions}
 
     async def end_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         with translating(f"Asking {self.name} for end offsets"):
-            found = await self._connected_offsets.end_offsets(_theirs(partitions))
+            found = await self._connected_offsets.end_offsets(_theirs(partitions), self._answer_sec * 1000)
         return {partition: found[partition] for partition in partitions}
 
     async def offsets_since(self, partitions: Collection[TopicPartition], time_ms: int) -> dict[TopicPartition, int]:
         """Of each partition, the offset of the first record of this time (ms since 1970, UTC) or later; its end where
         there is none."""
         with translating(f"Asking {self.name} for offsets by time"):
-            found = await self._connected_offsets.offsets_for_times(dict.fromkeys(_theirs(partitions), max(0, time_ms)))
+            found = await self._connected_offsets.get_offsets_by_times(
+                dict.fromkeys(_theirs(partitions), max(0, time_ms)), self._answer_sec * 1000
+            )
         ends = await self.end_offsets(partitions)
         return {
             partition: end if (since := found.get(partition)) is None else since.offset
@@ -203,7 +209,7 @@ class KafkaBroker:
             return
         with translating(f"Deleting records on {self.name}"):
             names = {partition.topic for partition in before}
-            for name in sorted(names - (await topic_metadata(self._connected, names)).keys()):
+            for name in sorted(names - (await self._topics(names)).keys()):
                 raise kafka_errors.UnknownTopicOrPartitionError(f"topic {name!r}")
             await self._retrying(
                 lambda: self._connected.delete_records(
@@ -279,10 +285,11 @@ class KafkaBroker:
         return self._admin
 
     @property
-    def _connected_offsets(self) -> AIOKafkaConsumer:
+    def _connected_offsets(self) -> Any:
+        """aiokafka's fetcher: the consumer's own methods have no more time than one request, and none to ask again."""
         if self._offsets is None:
             raise BrokerError(f"The connection to {self.name} is not open.")
-        return self._offsets
+        return self._offsets._fetcher
 
     async def _connect(self) -> None:
         self._admin = AIOKafkaAdminClient(bootstrap_servers=self.name, **self._options.admin)
@@ -312,6 +319,10 @@ class KafkaBroker:
             else:
                 connection.close()
 
+    async def _topics(self, names: Collection[str]) -> dict[str, TopicMetadata]:
+        found: dict[str, TopicMetadata] = await self._retrying(lambda: topic_metadata(self._connected, names))
+        return found
+
     async def _configs(self, kind: ConfigResourceType, names: list[str]) -> dict[str, dict[str, str]]:
         found = await self._config_entries(kind, names)
         return {
@@ -334,6 +345,9 @@ class KafkaBroker:
 
     async def _setting(self, name: str) -> str:
         """One of the brokers' own, of the first that answers: one that has just died is listed for a while."""
+        return str(await self._retrying(lambda: self._first_setting(name)))
+
+    async def _first_setting(self, name: str) -> str:
         cluster = await self._connected.describe_cluster()
         nodes = [str(broker["node_id"]) for broker in cluster["brokers"]]
         for node in nodes:
@@ -346,9 +360,9 @@ class KafkaBroker:
 
     async def _until(self, names: Collection[str], done: Callable[[Mapping[str, TopicMetadata]], bool]) -> None:
         """What the controller has done to these topics the brokers hear a moment later."""
-        async with asyncio.timeout(self._connect_timeout_sec):
+        async with asyncio.timeout(self._answer_sec):
             while True:
-                if done(await topic_metadata(self._connected, names)):
+                if done(await self._topics(names)):
                     return
                 await asyncio.sleep(0.02)
 
@@ -386,15 +400,20 @@ class KafkaBroker:
             raise error
 
     async def _retrying(self, ask: Any) -> Any:
-        """A coordinator that moves or loads is no answer: ask again for as long as connecting may take."""
-        async with asyncio.timeout(self._connect_timeout_sec):
-            while True:
-                try:
-                    return await ask()
-                except kafka_errors.KafkaError as error:
-                    if not error.retriable:
-                        raise
-                await asyncio.sleep(0.1)
+        """A connection that is lost, and a coordinator that moves or loads, are no answer: ask again, for a while."""
+        last: kafka_errors.KafkaError | None = None
+        try:
+            async with asyncio.timeout(self._answer_sec):
+                while True:
+                    try:
+                        return await ask()
+                    except kafka_errors.KafkaError as error:
+                        if not error.retriable:
+                            raise
+                        last = error
+                    await asyncio.sleep(0.1)
+        except TimeoutError as error:
+            raise last or error from error
 
 
 def _theirs(partitions: Collection[TopicPartition]) -> list[KafkaTopicPartition]:

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
@@ -51,6 +52,13 @@ class ClientOptions:
         self.consumer = {name: value for name, value in options.items() if name in kinds[AIOKafkaConsumer]}
         self.producer = {name: value for name, value in options.items() if name in kinds[AIOKafkaProducer]}
         self.admin = {name: value for name, value in options.items() if name in kinds[AIOKafkaAdminClient]}
+
+    @property
+    def request_timeout_sec(self) -> float:
+        """How long the clients wait for the answer to a request, before they give up its connection."""
+        default = inspect.signature(AIOKafkaAdminClient.__init__).parameters["request_timeout_ms"].default
+        timeout_ms: Any = self.admin.get("request_timeout_ms", default)
+        return float(timeout_ms) / 1000
 
 
 def _accepted(kind: type) -> frozenset[str]:
