@@ -18,6 +18,7 @@ from paperboy import Engine, Handler, Table
 from paperboy.brokers.kafka import KafkaBroker
 from paperboy.brokers.protocol import Producer, Record, TopicPartition
 from paperboy.clock import random_id
+from paperboy.errors import BrokerError
 from paperboy.serializers.values import decode_value
 from paperboy.tables.keys import decode_key
 from tests.contract.engine.kit import Kit
@@ -103,7 +104,9 @@ def chosen() -> list[Case]:
 
 def is_in_each_run(case: Case) -> bool:
     """Each kind once, its answer cut off; and all that can happen to what makes work durable."""
-    return case.fault is Fault.CUT_AFTER or case.kind in (Kind.PRODUCE, Kind.OFFSET_COMMIT, Kind.END_TXN)
+    if case.fault is Fault.CUT_AFTER:
+        return case.guarantee == "exactly_once" or case.kind in (Kind.PRODUCE, Kind.OFFSET_COMMIT, Kind.JOIN_GROUP)
+    return case.kind in (Kind.OFFSET_COMMIT, Kind.END_TXN)
 
 
 @pytest.fixture(scope="module")
@@ -250,6 +253,18 @@ async def test_a_question_that_is_lost_is_asked_again_on_another_connection(
         finally:
             await broker.stop()
     assert mishap.hits == 1
+
+
+async def test_whoever_waits_for_an_answer_hears_that_the_broker_was_left(server: KafkaServer) -> None:
+    broker = KafkaBroker(server.bootstrap)
+    await broker.start()
+    asking = asyncio.create_task(broker.end_offsets([TopicPartition("absent", 0)]), name="asking")
+    await asyncio.wait([asking], timeout=0.1)
+    assert not asking.done()
+    await broker.stop()
+    with pytest.raises(BrokerError, match=r"Asking .* for end offsets failed"):
+        async with asyncio.timeout(20):  # far less than a question's own time
+            await asking
 
 
 async def under_load(case: Case, job: Job, records: Load, proxy: Proxy) -> int:

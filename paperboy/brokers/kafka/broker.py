@@ -82,6 +82,7 @@ class KafkaBroker:
         self._answer_sec = max(connect_timeout_sec, self._options.request_timeout_sec + _LOST_REQUEST_SEC)
         self._admin: AIOKafkaAdminClient | None = None
         self._offsets: AIOKafkaConsumer | None = None
+        self._asking: dict[asyncio.Timeout, None] = {}
 
     async def start(self) -> None:
         if default_records.DefaultRecordBatchBuilder is default_records._DefaultRecordBatchBuilderPy:
@@ -106,6 +107,9 @@ class KafkaBroker:
     async def stop(self) -> None:
         admin, offsets = self._admin, self._offsets
         self._admin = self._offsets = None
+        for alive in self._asking:  # a client that is closed would be asked again, in vain
+            if not alive.expired():
+                alive.reschedule(asyncio.get_running_loop().time())
         if admin is not None:
             await admin.close()
         if offsets is not None:
@@ -177,21 +181,20 @@ class KafkaBroker:
 
     async def beginning_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         with translating(f"Asking {self.name} for beginning offsets"):
-            found = await self._connected_offsets.beginning_offsets(_theirs(partitions), self._answer_sec * 1000)
+            found = await self._retrying(lambda: self._connected_offsets.beginning_offsets(_theirs(partitions), None))
         return {partition: found[partition] for partition in partitions}
 
     async def end_offsets(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         with translating(f"Asking {self.name} for end offsets"):
-            found = await self._connected_offsets.end_offsets(_theirs(partitions), self._answer_sec * 1000)
+            found = await self._retrying(lambda: self._connected_offsets.end_offsets(_theirs(partitions), None))
         return {partition: found[partition] for partition in partitions}
 
     async def offsets_since(self, partitions: Collection[TopicPartition], time_ms: int) -> dict[TopicPartition, int]:
         """Of each partition, the offset of the first record of this time (ms since 1970, UTC) or later; its end where
         there is none."""
         with translating(f"Asking {self.name} for offsets by time"):
-            found = await self._connected_offsets.get_offsets_by_times(
-                dict.fromkeys(_theirs(partitions), max(0, time_ms)), self._answer_sec * 1000
-            )
+            times = dict.fromkeys(_theirs(partitions), max(0, time_ms))
+            found = await self._retrying(lambda: self._connected_offsets.get_offsets_by_times(times, None))
         ends = await self.end_offsets(partitions)
         return {
             partition: end if (since := found.get(partition)) is None else since.offset
@@ -402,8 +405,10 @@ class KafkaBroker:
     async def _retrying(self, ask: Any) -> Any:
         """A connection that is lost, and a coordinator that moves or loads, are no answer: ask again, for a while."""
         last: kafka_errors.KafkaError | None = None
+        alive = asyncio.timeout(self._answer_sec)
         try:
-            async with asyncio.timeout(self._answer_sec):
+            async with alive:
+                self._asking[alive] = None
                 while True:
                     try:
                         return await ask()
@@ -413,7 +418,11 @@ class KafkaBroker:
                         last = error
                     await asyncio.sleep(0.1)
         except TimeoutError as error:
-            raise last or error from error
+            if last is None:
+                raise
+            raise last from error
+        finally:
+            self._asking.pop(alive, None)
 
 
 def _theirs(partitions: Collection[TopicPartition]) -> list[KafkaTopicPartition]:
