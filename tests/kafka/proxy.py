@@ -44,7 +44,22 @@ class Fault(Enum):
     CUT_BEFORE = "cut before"
     """The connection ends, and the broker has not heard of the request."""
     CUT_AFTER = "cut after"
-    """The broker has carried it out and answered; the connection ends in place of the answer."""
+    """The broker has carried it out and answered; the connection ends in place of the answer. One that the broker
+    refuses as a whole does not count: its answer goes through, and the next request meets the fault."""
+
+
+ERROR_AT = {
+    Kind.FIND_COORDINATOR: (0, 4),
+    Kind.JOIN_GROUP: (0, 0, 4),
+    Kind.HEARTBEAT: (0, 4),
+    Kind.LEAVE_GROUP: (0, 4),
+    Kind.SYNC_GROUP: (0, 4),
+    Kind.INIT_PRODUCER_ID: (4,),
+    Kind.ADD_OFFSETS_TO_TXN: (4,),
+    Kind.END_TXN: (4,),
+}
+"""Where an answer's error code stands behind its correlation id: by version, the same from the last one on. Kinds with
+an error for each topic or partition are not among them."""
 
 
 class Mishap:
@@ -66,6 +81,10 @@ class Mishap:
             return False
         self._taken += 1
         return True
+
+    def spare(self) -> None:
+        """The request that was taken does not count: another one is to meet it."""
+        self._taken -= 1
 
     def hit(self) -> None:
         """A request has met it."""
@@ -152,8 +171,8 @@ class _Connection:
         self._to_broker = to_broker
         self._mishap_for = mishap_for
         self._delay_sec = delay_sec
-        self._unanswered: dict[int, Mishap | None] = {}
-        """By correlation id: requests that the broker has, and what their answers are to meet."""
+        self._unanswered: dict[int, tuple[int, Mishap | None]] = {}
+        """By correlation id: versions of requests that the broker has, and what they meet."""
         self._client_is_gone = False
 
     async def run(self) -> None:
@@ -189,7 +208,7 @@ class _Connection:
                 await _frame(self._client)
         if fault is Fault.DELAY:
             await asyncio.sleep(self._delay_sec)
-        self._unanswered[int.from_bytes(frame[8:12])] = mishap
+        self._unanswered[int.from_bytes(frame[8:12])] = (int.from_bytes(frame[6:8]), mishap)
         self._to_broker.write(frame)
         await self._to_broker.drain()
         return True
@@ -197,14 +216,23 @@ class _Connection:
     async def _pass_responses(self) -> None:
         while not (self._client_is_gone and not self._unanswered):
             frame = await _frame(self._broker)
-            mishap = self._unanswered.pop(int.from_bytes(frame[4:8]), None)
-            if mishap is not None:
+            version, mishap = self._unanswered.pop(int.from_bytes(frame[4:8]))
+            if mishap is not None and mishap.fault is Fault.CUT_AFTER and _is_refusal(mishap.kind, version, frame):
+                mishap.spare()
+            elif mishap is not None:
                 mishap.hit()
                 if mishap.fault is Fault.CUT_AFTER:
                     return
             if not self._client_is_gone:
                 self._to_client.write(frame)
                 await self._to_client.drain()
+
+
+def _is_refusal(kind: Kind, version: int, answer: bytes) -> bool:
+    if kind not in ERROR_AT:
+        return False
+    at = 8 + ERROR_AT[kind][min(version, len(ERROR_AT[kind]) - 1)]
+    return answer[at : at + 2] != bytes(2)
 
 
 async def _frame(reader: asyncio.StreamReader) -> bytes:
