@@ -94,7 +94,7 @@ def test_a_transactional_id_that_is_not_ours_refuses_the_start() -> None:
     with KafkaServer(authorizer, sasl=True) as server:
         guard = AclBinding(
             ResourceType.TRANSACTIONAL_ID,
-            "guarded-",
+            "guarded:",
             ResourcePatternType.PREFIXED,
             "User:somebody-else",
             "*",

@@ -48,7 +48,7 @@ def translated(error: BaseException, doing: str) -> BrokerError:
     if isinstance(error, kafka_errors.TransactionalIdAuthorizationFailed):
         return AuthenticationFailed(
             f"{doing} was refused by the broker: allow Write and Describe on transactional ids that begin with the"
-            " group's name, and a dash."
+            " group's name, and a colon."
         )
     if isinstance(error, _MOVED_ON):
         return NotOwner(f"{doing} was refused because the group has moved on: {reason}")
