@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from aiokafka import AIOKafkaProducer
 from aiokafka import TopicPartition as KafkaTopicPartition
 from aiokafka import errors as kafka_errors
+from aiokafka.client import AIOKafkaClient
+from aiokafka.protocol.transaction import EndTxnRequest, TxnOffsetCommitRequest
 from aiokafka.structs import OffsetAndMetadata
 
 from paperboy.brokers.kafka.errors import translating
@@ -46,6 +48,7 @@ class KafkaTransactionalProducer:
     async def start(self) -> None:
         await self.stop()
         producer = AIOKafkaProducer(bootstrap_servers=self._name, linger_ms=0, **self._options)
+        _say_once(producer.client)
         try:
             with _translating(f"Beginning transactions of {self.transactional_id!r} on {self._name}"):
                 async with asyncio.timeout(_ANSWER_SEC):
@@ -98,6 +101,32 @@ class KafkaTransactionalProducer:
         if self._producer is None:
             raise BrokerError(f"The producer {self.transactional_id!r} to {self._name} is not open.")
         return self._producer
+
+
+class _Unanswered(kafka_errors.IncompatibleBrokerVersion):  # type: ignore[misc]
+    """What may not be said again was said, and not answered. aiokafka says everything again but after this error."""
+
+
+def _say_once(client: AIOKafkaClient) -> None:
+    """Let a transaction fail where its offsets, or its end, were sent and not answered.
+
+    What is only late would be taken for the same of the next transaction, which has the same epoch: an end would
+    commit the half of it. After a failure the producer begins anew, and the new epoch fences what is late. (Kafka's
+    own clients have an epoch for each transaction, by KIP-890.)
+    """
+    send = client.send
+
+    async def send_once(node_id: int, request: object, **group: object) -> object:
+        try:
+            return await send(node_id, request, **group)
+        except kafka_errors.NodeNotReadyError:  # it was not sent
+            raise
+        except kafka_errors.KafkaError as error:
+            if isinstance(request, EndTxnRequest | TxnOffsetCommitRequest):
+                raise _Unanswered(f"{type(request).__name__} was not answered: {error!r}") from error
+            raise
+
+    client.send = send_once
 
 
 @contextlib.contextmanager
