@@ -40,6 +40,7 @@ def main() -> int:
             arguments.peers,
             _empty_results(arguments),
         )
+    arguments.out.mkdir(parents=True, exist_ok=True)
     results.write(arguments.out / "RESULTS.json")
     text = report(results)
     (arguments.out / "RESULTS.md").write_text(text)

@@ -514,7 +514,7 @@ def test_string_refuses_half_a_surrogate_pair() -> None:
     ("serializer", "data"), [(String(), b"\xff"), (Json(), b"{"), (Json(), b"\xff"), (Json(), b"")]
 )
 def test_what_something_else_wrote_cannot_be_read(serializer: Serializer, data: bytes) -> None:
-    with pytest.raises(DeserializationError, match="something else|is not JSON: "):
+    with pytest.raises(DeserializationError, match=r"something else|is not JSON: "):
         serializer.deserialize(data)
 
 
