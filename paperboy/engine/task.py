@@ -355,14 +355,12 @@ class Task:
 
     async def _probe(self, source: Source, breaker: Breaker) -> None:
         """Handle one record, to see whether what the handler needs is back."""
-        counters, position = self._wiring.counters, source.position
-        given_up = counters.passed_over, counters.dead_lettered, counters.retried
+        position, given_up = source.position, self._work.given_up
         breaker.probe()
         try:
             await self._handle_chunk(source, source.take_bulk(1))
         finally:
-            unchanged = given_up == (counters.passed_over, counters.dead_lettered, counters.retried)
-            breaker.probed(source.position > position and unchanged)
+            breaker.probed(source.position > position and self._work.given_up == given_up)
 
     async def _handle_chunk(self, source: Source, records: list[Record]) -> None:
         work = self._work

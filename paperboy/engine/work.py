@@ -54,6 +54,8 @@ class Work:
         self.enter: Callable[[Any], object] | None = message_of_call.set if tables else None
         self.turn_ends = 0.0
         self.unfinished = 0
+        self.given_up = 0
+        """Messages of this unit that were given up, so far."""
         self.failing: Failing | None = None
         self.isolated: tuple[int, int] | None = None
         self.time_limit = TimeLimit(self)
@@ -187,6 +189,7 @@ class Work:
 
     def gave_up(self, given_up: GivenUp) -> None:
         """Report that messages were given up, and what became of them."""
+        self.given_up += given_up.records
         match given_up.fate:
             case Fate.SKIPPED:
                 self._counters.passed_over += given_up.records
