@@ -86,7 +86,7 @@ async def prepare(
         await broker.check_transactions(ids, options.transaction_timeout_sec)
     described = await _changelogs(broker, options, list(specs.values()), inputs)
     await report_left_behind(broker, options.group_id, dispatches)
-    await check_written(broker, {spec.name: tables[name] for name, spec in specs.items()})
+    await check_written(broker, {spec.name: tables[name] for name, spec in specs.items()}, described)
     return Prepared(
         groups=groups,
         inputs=_partitions({name: topic for name, topic in inputs.items() if not dispatches[name].delay_sec}),

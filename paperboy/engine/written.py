@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from paperboy.brokers.protocol import Broker, Record, TopicPartition
+from paperboy.brokers.protocol import Broker, Record, TopicDescription, TopicPartition
 from paperboy.errors import BrokerError, ConfigurationError, DeserializationError
 from paperboy.log import get_logger
 from paperboy.serializers.excerpt import excerpt
@@ -22,7 +22,9 @@ _FETCH_TIMEOUT_SEC = 0.5
 _log = get_logger("paperboy.engine")
 
 
-async def check_written(broker: Broker, tables: Mapping[str, Table]) -> None:
+async def check_written(
+    broker: Broker, tables: Mapping[str, Table], changelogs: Mapping[str, TopicDescription]
+) -> None:
     """Read the newest and the oldest records of changelogs, as their tables would: a sample, which finds a type or a
     serializer that was changed for one that cannot read what the one before has written. Tables in our own format are
     left out.
@@ -31,7 +33,8 @@ async def check_written(broker: Broker, tables: Mapping[str, Table]) -> None:
     written over beyond the sample, the log says so, and the start goes on.
 
     Args:
-        tables: by changelog topic, which exists.
+        tables: by changelog topic.
+        changelogs: those topics, as they are, by their names.
 
     Raises:
         ConfigurationError: a table cannot read what is the last of its key.
@@ -41,16 +44,13 @@ async def check_written(broker: Broker, tables: Mapping[str, Table]) -> None:
         return
     try:
         async with asyncio.timeout(_TIMEOUT_SEC):
-            await _read(broker, looked_at)
+            await _read(broker, looked_at, changelogs)
     except (BrokerError, TimeoutError) as error:
         _log.warning("changelogs not looked into", changelogs=sorted(looked_at), error=repr(error))
 
 
-async def _read(broker: Broker, tables: Mapping[str, Table]) -> None:
-    described = await broker.describe_topics(tables)
-    partitions = [
-        TopicPartition(name, number) for name, topic in described.items() for number in range(topic.partitions)
-    ]
+async def _read(broker: Broker, tables: Mapping[str, Table], changelogs: Mapping[str, TopicDescription]) -> None:
+    partitions = [TopicPartition(name, number) for name in tables for number in range(changelogs[name].partitions)]
     begins, ends = await broker.beginning_offsets(partitions), await broker.end_offsets(partitions)
     sampled: list[TopicPartition] = []
     for name in tables:

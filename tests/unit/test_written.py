@@ -39,7 +39,8 @@ def check(cluster: MemoryCluster, table: Table | None = None) -> None:
     async def main() -> None:
         broker = MemoryBroker(cluster)
         await broker.start()
-        await check_written(broker, {"log": table or Table("t", key_serializer=String(), value_serializer=Json())})
+        tables = {"log": table or Table("t", key_serializer=String(), value_serializer=Json())}
+        await check_written(broker, tables, await broker.describe_topics(["log"]))
         await broker.stop()
 
     asyncio.run(main())
