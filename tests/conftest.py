@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kafka_server import KafkaServer, KafkaServerError, KafkaUnavailable
-from tests.registry_server import RegistryServer, RegistryServerError
+from tests.kafka_server import KafkaServer, KafkaUnavailable
+from tests.registry_server import RegistryServer
+from tests.server_process import ServerError
 
 TIME_LIMIT_SEC = 60.0
 """How long an `async def` test may take that has no `time_limit` mark."""
@@ -86,7 +87,7 @@ def kafka_bootstrap() -> Iterator[str]:
     remedy = ""
     try:
         server.start()
-    except (KafkaUnavailable, KafkaServerError) as error:
+    except (KafkaUnavailable, ServerError) as error:
         remedy = str(error)
     if remedy:
         pytest.fail(remedy, pytrace=False)
@@ -109,7 +110,7 @@ def registry_url() -> Iterator[str]:
     remedy = ""
     try:
         server.start()
-    except (KafkaUnavailable, RegistryServerError) as error:
+    except (KafkaUnavailable, ServerError) as error:
         remedy = str(error)
     if remedy:
         pytest.fail(remedy, pytrace=False)

@@ -13,8 +13,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 
-from tests.kafka_server import KafkaServer, KafkaServerError
+from tests.kafka_server import KafkaServer
 from tests.kafka_server.server import PLAIN_USER, SCRAM_USER
+from tests.server_process import ServerError
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,15 +73,15 @@ async def test_the_locked_door_opens_to_its_users_only(
 def test_a_taken_port_is_told_with_the_log(own_server: KafkaServer) -> None:
     port = int(own_server.bootstrap.split(":")[1])
     second = KafkaServer(port=port)
-    with pytest.raises(KafkaServerError, match="Address already in use"):
+    with pytest.raises(ServerError, match="Address already in use"):
         second.start()
-    with pytest.raises(KafkaServerError, match="not started"):
+    with pytest.raises(ServerError, match="not started"):
         _ = second.directory
 
 
 def test_settings_of_a_test_go_over_our_own_and_are_obeyed() -> None:
     server = KafkaServer({"no.such.thing": "1", "broker.session.timeout.ms": "not a number"})
-    with pytest.raises(KafkaServerError, match=r"broker\.session\.timeout\.ms"):
+    with pytest.raises(ServerError, match=r"broker\.session\.timeout\.ms"):
         server.start()
 
 

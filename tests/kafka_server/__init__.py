@@ -2,6 +2,6 @@
 
 from tests.kafka_server.cluster import KafkaCluster
 from tests.kafka_server.distribution import KafkaUnavailable
-from tests.kafka_server.server import KafkaServer, KafkaServerError
+from tests.kafka_server.server import KafkaServer
 
-__all__ = ["KafkaCluster", "KafkaServer", "KafkaServerError", "KafkaUnavailable"]
+__all__ = ["KafkaCluster", "KafkaServer", "KafkaUnavailable"]

@@ -10,7 +10,8 @@ import sys
 from types import FrameType
 
 from tests.kafka_server.distribution import KafkaUnavailable, prepare
-from tests.kafka_server.server import KafkaServer, KafkaServerError
+from tests.kafka_server.server import KafkaServer
+from tests.server_process import ServerError
 
 
 def main() -> int:
@@ -27,7 +28,7 @@ def main() -> int:
     except KafkaUnavailable as error:
         print(error)
         return 1
-    except KafkaServerError as error:
+    except ServerError as error:
         print(error, file=sys.stderr)
         return 1
     return 0

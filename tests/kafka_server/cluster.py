@@ -5,15 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Self
 
-from tests.kafka_server.server import (
-    HOST,
-    PORT_ATTEMPTS,
-    PORT_TAKEN,
-    KafkaServer,
-    KafkaServerError,
-    free_port,
-    new_cluster_id,
-)
+from tests.kafka_server.server import KafkaServer, new_cluster_id
+from tests.server_process import HOST, begun_on_free_ports, free_port
 
 NODES = 3
 _REPLICATED = {
@@ -49,20 +42,7 @@ class KafkaCluster:
 
     def start(self) -> None:
         """Start all nodes, and return when each answers."""
-        for attempt in range(PORT_ATTEMPTS):
-            self.nodes = self._new_nodes()
-            try:
-                with ThreadPoolExecutor(NODES) as threads:  # none starts without the others
-                    list(threads.map(KafkaServer.start, self.nodes))
-            except KafkaServerError as error:
-                self.close()
-                if PORT_TAKEN in str(error) and attempt + 1 < PORT_ATTEMPTS:
-                    continue
-                raise
-            except BaseException:
-                self.close()
-                raise
-            return
+        begun_on_free_ports(self._begin, self.close)
 
     def close(self) -> None:
         """End all nodes, and remove everything they have written."""
@@ -77,6 +57,11 @@ class KafkaCluster:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def _begin(self) -> None:
+        self.nodes = self._new_nodes()
+        with ThreadPoolExecutor(NODES) as threads:  # none starts without the others
+            list(threads.map(KafkaServer.start, self.nodes))
 
     def _new_nodes(self) -> list[KafkaServer]:
         taken: set[int] = set()

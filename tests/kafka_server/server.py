@@ -2,13 +2,9 @@
 
 import base64
 import os
-import random
 import shutil
-import signal
-import socket
 import subprocess
 import tempfile
-import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,27 +12,22 @@ from types import TracebackType
 from typing import Self
 
 from tests.kafka_server.distribution import find_jars, find_java
-
-HOST = "127.0.0.1"
-START_TIMEOUT_SEC = 120.0
-STOP_TIMEOUT_SEC = 20.0
+from tests.server_process import (
+    HOST,
+    PORT_ATTEMPTS,
+    START_TIMEOUT_SEC,
+    ServerError,
+    ServerProcess,
+    begun_on_free_ports,
+    free_port,
+)
 
 PLAIN_USER = ("app1", "app1-secret")
 """Name and password known to the SASL listener's PLAIN mechanism."""
 SCRAM_USER = ("app2", "app2-secret")
 """Name and password known to the SASL listener's SCRAM-SHA-256 mechanism."""
 
-_PORTS = range(18_000, 32_000)  # below what systems hand out to outgoing connections
-PORT_ATTEMPTS = 5
 _STARTED = "Kafka Server started"
-PORT_TAKEN = "Address already in use"
-
-# Lives as long as the pipe on its stdin: when our process ends, however it ends, Kafka and its directory go too.
-_WATCHDOG = 'read -r _; kill -9 "$0" 2>/dev/null; sleep 0.2; rm -rf "$1"'
-
-
-class KafkaServerError(Exception):
-    """The server did not do what was asked of it; the message ends with the tail of its log."""
 
 
 class KafkaServer:
@@ -76,8 +67,7 @@ class KafkaServer:
         self._heap = heap
         self._ports: dict[str, int] = {}
         self._directory: Path | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._watchdog: subprocess.Popen[bytes] | None = None
+        self._process: ServerProcess | None = None
 
     @property
     def bootstrap(self) -> str:
@@ -97,77 +87,53 @@ class KafkaServer:
     @property
     def pid(self) -> int:
         """The process id of the running server."""
-        return self._running().pid
+        return self._begun().pid
 
     @property
     def directory(self) -> Path:
         """Where the server keeps settings, data and log. Known after `start`."""
         if self._directory is None:
-            raise KafkaServerError("The Kafka server was not started yet.")
+            raise ServerError("The Kafka server was not started yet.")
         return self._directory
 
     @property
     def log_path(self) -> Path:
         """What the server printed, over all its starts."""
-        return self.directory / "kafka.log"
+        return self._begun().log_path
 
     def start(self, timeout_sec: float = START_TIMEOUT_SEC) -> None:
         """Start, and return when clients are answered."""
-        if self._process is not None and self._process.poll() is None:
-            return
-        if self._directory is not None:
+        if self._process is None:
+            mine = self._wanted_port is None and self._given_ports is None
+            begun_on_free_ports(lambda: self._begin(timeout_sec), self.close, PORT_ATTEMPTS if mine else 1)
+        elif not self._process.is_running:
             self._launch(timeout_sec)
-            return
-        for attempt in range(PORT_ATTEMPTS):
-            self._directory = Path(tempfile.mkdtemp(prefix="paperboy-kafka-"))
-            self._choose_ports()
-            try:
-                self._format()
-                self._launch(timeout_sec)
-            except KafkaServerError as error:
-                self.close()
-                mine = self._wanted_port is None and self._given_ports is None
-                if PORT_TAKEN in str(error) and mine and attempt + 1 < PORT_ATTEMPTS:
-                    continue
-                raise
-            except BaseException:
-                self.close()
-                raise
-            return
 
     def stop(self) -> None:
         """Stop as an operator would; killed where that takes more than 20 s. Data stays."""
-        process = self._process
-        if process is not None and process.poll() is None:
-            self.resume()
-            process.terminate()
-            try:
-                process.wait(STOP_TIMEOUT_SEC)
-            except subprocess.TimeoutExpired:
-                process.kill()
-        self._bury()
+        if self._process is not None:
+            self._process.stop()
 
     def kill(self) -> None:
         """``kill -9``. Data stays."""
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None:
             self._process.kill()
-        self._bury()
 
     def close(self) -> None:
         """End the server, and remove everything it has written."""
         self.kill()
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
-            self._directory = None
-            self._ports = {}
+        self._directory = self._process = None
+        self._ports = {}
 
     def pause(self) -> None:
         """Freeze the process: it keeps its connections and answers nobody."""
-        self._running().send_signal(signal.SIGSTOP)
+        self._begun().pause()
 
     def resume(self) -> None:
         """Undo `pause`."""
-        self._running().send_signal(signal.SIGCONT)
+        self._begun().resume()
 
     def __enter__(self) -> Self:
         self.start()
@@ -217,6 +183,7 @@ class KafkaServer:
             "log.cleaner.backoff.ms": "500",
             "log.cleaner.dedupe.buffer.size": str(16 * 1024 * 1024),
             "log.initial.task.delay.ms": "1000",
+            "log.retention.ms": "-1",  # tests send records of years ago
             "log.retention.check.interval.ms": "1000",
             "log.segment.delete.delay.ms": "1000",
         }
@@ -234,6 +201,22 @@ class KafkaServer:
                 ),
             }
         return settings | self._properties
+
+    def _begin(self, timeout_sec: float) -> None:
+        self._directory = Path(tempfile.mkdtemp(prefix="paperboy-kafka-"))
+        self._process = ServerProcess("Kafka", self._directory)
+        self._choose_ports()
+        self._format()
+        self._launch(timeout_sec)
+
+    def _launch(self, timeout_sec: float) -> None:
+        process = self._begun()
+        process.start(self._java("kafka.Kafka", "server.properties"), lambda: _STARTED in process.said(), timeout_sec)
+
+    def _begun(self) -> ServerProcess:
+        if self._process is None:
+            raise ServerError("The Kafka server was not started yet: it is not running.")
+        return self._process
 
     def _choose_ports(self) -> None:
         if self._given_ports is not None:
@@ -258,55 +241,7 @@ class KafkaServer:
             command, cwd=self.directory, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
         )
         if result.returncode != 0:
-            raise KafkaServerError(f"Kafka's data directory could not be formatted: {result.stdout}{result.stderr}")
-
-    def _launch(self, timeout_sec: float) -> None:
-        with self.log_path.open("ab") as log:
-            begin = log.tell()
-            process = subprocess.Popen(
-                self._java("kafka.Kafka", "server.properties"),
-                cwd=self.directory,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for us, who then stop it
-            )
-        self._process = process
-        self._watchdog = subprocess.Popen(
-            ["sh", "-c", _WATCHDOG, str(process.pid), str(self.directory)],
-            stdin=subprocess.PIPE,
-            start_new_session=True,
-        )
-        self._wait_until_started(process, begin, timeout_sec)
-
-    def _wait_until_started(self, process: subprocess.Popen[bytes], begin: int, timeout_sec: float) -> None:
-        deadline = time.monotonic() + timeout_sec
-        while _STARTED not in self._log_since(begin):
-            if process.poll() is not None:
-                self._bury()
-                said = self._last_words(begin)
-                raise KafkaServerError(f"Kafka ended with code {process.returncode} as it started.\n{said}")
-            if time.monotonic() > deadline:
-                self.kill()
-                raise KafkaServerError(f"Kafka did not start within {timeout_sec:g} s.\n{self._last_words(begin)}")
-            time.sleep(0.05)
-
-    def _bury(self) -> None:
-        """Wait for the dead server, and send its watchdog home without its work done."""
-        if self._watchdog is not None:
-            self._watchdog.kill()
-            self._watchdog.wait()
-            if self._watchdog.stdin is not None:
-                self._watchdog.stdin.close()
-            self._watchdog = None
-        if self._process is not None:
-            self._process.wait()
-            self._process = None
-
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None:
-            raise KafkaServerError("The Kafka server is not running.")
-        return self._process
+            raise ServerError(f"Kafka's data directory could not be formatted: {result.stdout}{result.stderr}")
 
     def _java(self, *arguments: str) -> list[str]:
         # One processor's worth of compiler threads and the serial collector: several tests share a machine.
@@ -318,33 +253,7 @@ class KafkaServer:
         ]
         return [str(find_java()), *options, *logging, "-cp", os.path.join(find_jars(), "*"), *arguments]
 
-    def _log_since(self, begin: int) -> str:
-        with self.log_path.open("rb") as log:
-            log.seek(begin)
-            return log.read().decode(errors="replace")
-
-    def _last_words(self, begin: int) -> str:
-        """The log's first complaints, which its shutdown would push out of sight, and its last lines."""
-        lines = self._log_since(begin).splitlines()
-        complaints = [line for line in lines if " ERROR " in line or "Exception:" in line or PORT_TAKEN in line]
-        return "\n".join([*complaints[:10], "…", *lines[-20:]])
-
 
 def new_cluster_id() -> str:
     """As Kafka wants it, which takes no leading dash."""
     return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
-
-
-def free_port(taken: set[int]) -> int:
-    """A port of loopback that nobody listens on now, and that isn't in `taken`."""
-    for port in random.sample(_PORTS, len(_PORTS)):
-        if port in taken:
-            continue
-        with socket.socket() as candidate:
-            candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                candidate.bind((HOST, port))
-            except OSError:
-                continue
-            return port
-    raise KafkaServerError(f"No free port between {_PORTS.start} and {_PORTS.stop} on {HOST}.")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kafka_server import KafkaServer, KafkaServerError, KafkaUnavailable, distribution
-from tests.kafka_server.server import HOST, free_port
+from tests.kafka_server import KafkaServer, KafkaUnavailable, distribution
+from tests.server_process import HOST, ServerError, free_port
 
 
 @pytest.mark.parametrize(
@@ -93,9 +93,9 @@ def test_a_free_port_is_not_one_that_somebody_listens_on() -> None:
 
 def test_a_server_that_was_not_started_says_so() -> None:
     server = KafkaServer()
-    with pytest.raises(KafkaServerError, match="not started"):
+    with pytest.raises(ServerError, match="not started"):
         _ = server.log_path
-    with pytest.raises(KafkaServerError, match="not running"):
+    with pytest.raises(ServerError, match="not running"):
         server.pause()
     server.close()
 
