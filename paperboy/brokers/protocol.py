@@ -10,10 +10,11 @@ Where a transaction is wanted, outputs, changelog records and input offsets go t
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol
 
 from aiokafka import ConsumerRecord
 
+from paperboy.brokers.record import Record, new_record
 from paperboy.clock import Clock
 
 __all__ = [
@@ -37,10 +38,8 @@ __all__ = [
     "TopicSpec",
     "TransactionalProducer",
     "Watermark",
+    "new_record",
 ]
-
-Record: TypeAlias = ConsumerRecord[Any, Any]
-"""A consumed record: raw from a broker (key and value are bytes or None), decoded in a handler."""
 
 Headers = Sequence[tuple[str, bytes]]
 """Header names and values, order and duplicates kept."""

@@ -2,7 +2,7 @@
 
 from enum import Enum, auto
 
-from paperboy.brokers.protocol import ConsumerRecord, Record
+from paperboy.brokers.protocol import Record, new_record
 from paperboy.errors import TableError
 from paperboy.handlers.bulk import whole_bulk
 from paperboy.handlers.context import Context
@@ -101,7 +101,7 @@ def _check_conflict(dispatch: Dispatch, unit: UnitBeside) -> None:
 
 def _copied(record: Record) -> Record:
     """``copy.copy`` takes ten times as long."""
-    return ConsumerRecord(
+    return new_record(
         record.topic,
         record.partition,
         record.offset,

@@ -6,7 +6,7 @@ They stand behind the message's own headers, and begin with ``paperboy.failed``.
 import traceback
 from dataclasses import dataclass, replace
 
-from paperboy.brokers.protocol import ConsumerRecord, Headers, Record
+from paperboy.brokers.protocol import Headers, Record, new_record
 
 FIRST = "paperboy.failed"
 VERSION = b"1"
@@ -127,7 +127,7 @@ def original_of(record: Record, topic: str) -> Record:
     failed = read_failed(record)
     if failed is not None and failed.topic != topic:
         failed = None
-    return ConsumerRecord(
+    return new_record(
         topic,
         record.partition,
         record.offset if failed is None else failed.offset,

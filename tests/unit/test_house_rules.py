@@ -138,9 +138,9 @@ def imports_aiokafka(source: str) -> bool:
 
 
 def may_import_aiokafka(module: Path) -> bool:
-    """The Kafka broker, and the protocol for its ``ConsumerRecord``."""
+    """The Kafka broker, and the protocol and our own records for its ``ConsumerRecord``."""
     brokers = PACKAGE / "brokers"
-    return brokers / "kafka" in module.parents or module == brokers / "protocol.py"
+    return brokers / "kafka" in module.parents or module in (brokers / "protocol.py", brokers / "record.py")
 
 
 def our_texts() -> list[Path]:

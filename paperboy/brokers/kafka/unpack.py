@@ -3,11 +3,11 @@
 from collections import OrderedDict
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka import AIOKafkaConsumer
 from aiokafka import errors as kafka_errors
 from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult, PartitionRecords
 
-from paperboy.brokers.protocol import Record, TopicPartition
+from paperboy.brokers.protocol import Record, TopicPartition, new_record
 
 
 def unpack_chunks(consumer: AIOKafkaConsumer) -> None:
@@ -80,7 +80,7 @@ def unpacked(fetched: PartitionRecords) -> list[Record]:
                 continue
             key, value, headers = record.key, record.value, record.headers
             append(
-                ConsumerRecord(
+                new_record(
                     topic,
                     partition,
                     offset,

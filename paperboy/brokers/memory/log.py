@@ -6,7 +6,7 @@ from operator import itemgetter
 
 from paperboy.brokers.memory.batches import Batch
 from paperboy.brokers.memory.waiting import Signal
-from paperboy.brokers.protocol import ConsumerRecord, Record, TopicPartition
+from paperboy.brokers.protocol import Record, TopicPartition, new_record
 
 FETCH_BYTES = 1024 * 1024
 """What one fetch hands out of a partition, about, as Kafka's max.partition.fetch.bytes."""
@@ -94,7 +94,7 @@ class PartitionLog:
         topic, partition = self.partition
         kind = self._timestamp_type
         records: list[Record] = [
-            ConsumerRecord(
+            new_record(
                 topic,
                 partition,
                 offset,
