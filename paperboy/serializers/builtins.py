@@ -1,6 +1,7 @@
 """Serializers for what other programs read and write as well."""
 
 import json
+import marshal
 import re
 from collections.abc import Callable
 from typing import Any, Final
@@ -101,7 +102,7 @@ class Json:
         try:
             data = self._encode(value)
             returned = self._decode(data)
-            comes_back = same(value, returned)
+            comes_back = (self.kind is Any and _alike(value, returned)) or same(value, returned)
         except Exception as cause:
             raise SerializationError(f"{excerpt(value)} cannot be written as {self._what}: {cause}.") from cause
         if not comes_back:
@@ -123,8 +124,22 @@ class Json:
         return "JSON" if self.kind is Any else f"{type_name(self.kind)} in JSON"
 
 
-_FLOAT_OF_ITS_OWN: Final = re.compile(rb"\de-?\d|0\.0000")
-"""What msgspec writes in another way than Python: 1e16 (for 1e+16), 0.00001 (for 1e-05)."""
+def _alike(value: Any, returned: Any) -> bool:
+    """Whether they are the same, as far as C can tell: a quarter of what `same` takes. In JSON nothing comes back as
+    bytes, and but for these marshal writes different bytes for different types (subclasses it refuses)."""
+    try:
+        return marshal.dumps(value, _WITHOUT_REFERENCES) == marshal.dumps(returned, _WITHOUT_REFERENCES)
+    except ValueError:
+        return False
+
+
+_WITHOUT_REFERENCES: Final = 0
+"""The version of marshal's format in which one object that stands in two places is written twice."""
+
+
+_SMALL: Final = b"0.0000"
+_EXPONENT: Final = re.compile(rb"e[-\d]")
+"""What may be a float that msgspec writes in another way than Python: 0.00001 (for 1e-05), 1e16 (for 1e+16)."""
 
 
 def _with_floats_of_python(encode: Callable[[Any], bytes], sort_keys: bool) -> Callable[[Any], bytes]:
@@ -133,6 +148,8 @@ def _with_floats_of_python(encode: Callable[[Any], bytes], sort_keys: bool) -> C
 
     def encode_as_python(value: Any) -> bytes:
         data = encode(value)
-        return data if _FLOAT_OF_ITS_OWN.search(data) is None else by_python(value).encode()
+        if _SMALL not in data and _EXPONENT.search(data) is None:
+            return data
+        return by_python(value).encode()
 
     return encode_as_python
