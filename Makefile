@@ -16,7 +16,7 @@ STAMP := $(VENV)/.stamp
 COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help env demo test test-fast simulate mutants chaos fuzz check format kafka bench bench-quick dist lock clean
+.PHONY: help env demo test test-fast simulate mutants chaos faults fuzz check format kafka bench bench-quick dist lock clean
 
 help: ## Show this.
 	@echo "make [target], and what it does:"
@@ -60,6 +60,10 @@ chaos: $(STAMP) ## Kill, freeze and change workers on a real Kafka, more often t
 	@PAPERBOY_CHAOS_KILLS=$${PAPERBOY_CHAOS_KILLS:-200} PAPERBOY_CHAOS_CHANGES=$${PAPERBOY_CHAOS_CHANGES:-60} \
 		PAPERBOY_CHAOS_SHARE=$${PAPERBOY_CHAOS_SHARE:-1} \
 		$(RUN) -m pytest -s tests/chaos $(ARGS)
+
+faults: $(STAMP) ## Try every failing message and every fault on the wire on a real Kafka; make test tries a part of them.
+	@PAPERBOY_ERROR_POLICIES=all PAPERBOY_WIRE_FAULTS=all $(RUN) -m pytest $(ARGS) \
+		tests/contract/engine/test_error_policies.py tests/kafka/test_faults_on_the_wire.py
 
 fuzz: $(STAMP) ## Send 50,000 records of random bytes through each serializer; make test sends 5,000: PAPERBOY_FUZZ_SEED=… again.
 	@PAPERBOY_FUZZ_RECORDS=$${PAPERBOY_FUZZ_RECORDS:-50000} $(RUN) -m pytest -s tests/unit/test_poison_fuzz.py $(ARGS)

@@ -36,6 +36,11 @@ class Results:
     def miss(self, workload: str, contender: str, why: str) -> None:
         self.missing.setdefault(workload, {})[contender] = why
 
+    def forget(self, workload: str) -> None:
+        """It is to be measured anew."""
+        self.runs.pop(workload, None)
+        self.missing.pop(workload, None)
+
     def values(self, workload: str, contender: str, figure: str) -> list[float]:
         """A figure of each run; empty where it was not measured."""
         runs = self.runs.get(workload, {}).get(contender, [])
