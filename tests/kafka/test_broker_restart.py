@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from paperboy import Handler, Table
+from paperboy import DeadLetter, Handler, Table
 from tests.contract.engine.kit import Kit, until
 from tests.kafka_server import KafkaServer
 
@@ -68,3 +68,37 @@ async def test_a_stop_ends_within_its_time_though_the_broker_is_gone() -> None:
             await asyncio.to_thread(server.kill)
             begun = loop.time()
         assert loop.time() - begun < 60
+
+
+@pytest.mark.time_limit(120)
+@pytest.mark.parametrize("guarantee", ["at_least_once", "exactly_once"])
+async def test_each_dead_letter_is_there_though_the_broker_died_before_it_took_them(guarantee: str) -> None:
+    with KafkaServer() as server:
+        kit = Kit(server.bootstrap, "letters")
+        source = await kit.topic("orders")
+        died = False
+
+        class Orders(Handler):
+            topic = source
+            dead_letter = DeadLetter()
+
+            @classmethod
+            async def on_message(cls, msg, ctx):
+                nonlocal died
+                if msg.offset == 50 and not died:
+                    await asyncio.to_thread(server.kill)
+                    died = True
+                if msg.offset % 2 == 0:
+                    raise ValueError("even")
+
+        engine = kit.engine(Orders, processing_guarantee=guarantee)
+        await kit.send_values(source, *(b"%d" % number for number in range(100)))
+        async with engine:
+            await until(lambda: died)
+            await asyncio.to_thread(server.start)
+            await engine.caught_up()
+        assert await kit.committed(source) == 100
+        letters = Counter(record.value for record in await kit.read(f"{source}-dlt"))
+    assert set(letters) == {b"%d" % number for number in range(0, 100, 2)}
+    if guarantee == "exactly_once":
+        assert set(letters.values()) == {1}

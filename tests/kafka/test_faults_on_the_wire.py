@@ -1,6 +1,6 @@
 """Each kind of request to a real Kafka meets each fault of a network, under load: nothing is lost, the engine lives.
 
-`make test` runs a part of all combinations; all of them run with PAPERBOY_WIRE_FAULTS=all.
+`make test` runs a part of all combinations; `make faults` runs them all.
 """
 
 import asyncio

@@ -26,7 +26,7 @@ async def test_a_hook_that_blocks_the_loop_is_reported_by_name(kit: Kit, caplog:
     async with engine:
         await kit.send_values(source, b"x")
         await engine.caught_up()
-        await until(lambda: engine.status().blocked == 1)
+        await until(lambda: engine.status().blocked >= 1)  # a busy machine may block it once more
         assert engine.health().ok
     [blocked] = [line for line in said(caplog, "event loop blocked") if "on_message" in line["stack"]]
     assert blocked["seconds"] > 0.1
