@@ -25,6 +25,7 @@ FLUSH_BYTES = 256 * 1024
 Send = tuple[str, int | None, bytes | None, bytes | None, Headers, int | None]
 """What a message sends: topic, partition, key, value, headers, timestamp in ms."""
 
+_OVERHEAD_BYTES = 64  # of a record that waits, beside its key, value and headers
 _ATTEMPTS = 6
 _BACKOFF_SEC = 0.1
 _LATEST_AHEAD_MS = 3_600_000  # Kafka's message.timestamp.after.max.ms
@@ -36,20 +37,19 @@ class Topics:
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._known: dict[str, TopicDescription] = {}
-        self._forgotten: set[str] = set()
-        """Those among them that are asked for again."""
-
-    def get(self, name: str) -> TopicDescription | None:
-        """The topic, if it was asked for before."""
-        return None if name in self._forgotten else self._known.get(name)
+        self._described: dict[str, TopicDescription] = {}
+        """The same, and what was forgotten."""
+        self.get = self._known.get
+        """The topic, if it was asked for before; else None."""
 
     def __getitem__(self, name: str) -> TopicDescription:
         """The topic, which was asked for before, even if it was forgotten since: what was checked goes out."""
-        return self._known[name]
+        return self._described[name]
 
     def forget(self, names: Iterable[str] | None = None) -> None:
         """They may have changed: ask again before the next send to one of them. None: all that are known."""
-        self._forgotten.update(self._known if names is None else names)
+        for name in list(self._known) if names is None else names:
+            self._known.pop(name, None)
 
     async def learn(self, names: Collection[str]) -> None:
         """Ask for those not known yet.
@@ -60,9 +60,9 @@ class Topics:
         unknown = [name for name in names if self.get(name) is None]
         if not unknown:
             return
-        described = await self._described(unknown)
+        described = await self._ask_for(unknown)
         self._known.update(described)
-        self._forgotten.difference_update(described)
+        self._described.update(described)
         for name in unknown:
             if name not in described:
                 raise TopicNotFound(
@@ -70,7 +70,7 @@ class Topics:
                     " create it first."
                 )
 
-    async def _described(self, names: Collection[str]) -> dict[str, TopicDescription]:
+    async def _ask_for(self, names: Collection[str]) -> dict[str, TopicDescription]:
         """A broker that is away for a moment is no fault of the message that wants to know: it is asked again."""
         for attempt in range(_ATTEMPTS - 1):
             try:
@@ -92,7 +92,7 @@ def check_sendable(send: Send, topic: TopicDescription, now_ms: int) -> None:
         raise BrokerError(f"Topic {name!r} has no partition {partition}: it has {topic.partitions}.")
     if key is None and "compact" in topic.config.get("cleanup.policy", ""):
         raise BrokerError(f"A record for topic {name!r} has no key, and the topic is compacted: give it one.")
-    size = len(key or b"") + len(value or b"") + _headers_size(headers)
+    size = _size(key, value, headers)
     limit = topic.max_message_bytes - RECORD_OVERHEAD_BYTES
     if size > limit:
         raise RecordTooLarge(
@@ -160,8 +160,11 @@ def _is_header(pair: Any) -> bool:
     return type(name) is str and (data is None or type(data) in (bytes, str))
 
 
-def _headers_size(headers: Headers) -> int:
-    return sum(len(name.encode()) + len(data or b"") + 10 for name, data in headers) if headers else 0
+def _size(key: bytes | None, value: bytes | None, headers: Headers) -> int:
+    size = (len(key) if key else 0) + (len(value) if value else 0)
+    if headers:
+        size += sum(len(name.encode()) + len(data or b"") + 10 for name, data in headers)
+    return size
 
 
 class Outbox:
@@ -172,33 +175,52 @@ class Outbox:
     """
 
     def __init__(self, producer: Producer, topics: Topics, clock: Clock, max_unacked_bytes: int) -> None:
-        self.bytes = 0
-        """Waiting to be flushed."""
         self._producer = producer
         self._topics = topics
         self._clock = clock
         self._max_unacked_bytes = max_unacked_bytes
-        self._queues: dict[tuple[str, int], list[Outgoing]] = {}
-        """By topic and partition: a tuple is made, and found, quicker than a TopicPartition, which it equals."""
+        self._accepted: list[Send] = []
+        """What was put here and is in no queue yet."""
+        self._queues: dict[str, dict[int, list[Outgoing]]] = {}
+        """By topic and partition."""
+        self._bytes = 0
         self._acks: list[asyncio.Future[Ack]] = []
         self._unacked_bytes = 0
         self._keyless = 0
         self._flushing = asyncio.Lock()
 
-    def put(self, send: Send) -> None:
-        """Queue what a finished message sent; its topic is known by now."""
-        name, partition, key, value, headers, timestamp_ms = send
-        topic = self._topics[name]
-        if partition is None:
-            # Records without a key stay together until the next flush, and then move on: large batches, all partitions.
-            partition = self._keyless % topic.partitions if key is None else partition_for_key(key, topic.partitions)
-        if timestamp_ms is None:
-            timestamp_ms = self._clock.time_ms()
-        queue = self._queues.get((name, partition))
-        if queue is None:
-            queue = self._queues[name, partition] = []
-        queue.append((key, value, headers, timestamp_ms))
-        self.bytes += len(key or b"") + len(value or b"") + _headers_size(headers) + 64
+    @property
+    def bytes(self) -> int:
+        """Waiting to be flushed."""
+        self._sort()
+        return self._bytes
+
+    def put(self, *sends: Send) -> None:
+        """Take what a finished message sent; its topics are known by now."""
+        self._accepted.extend(sends)
+
+    def _sort(self) -> None:
+        """Into queues: all that messages have sent since the last look, which is quicker than one by one."""
+        if not self._accepted:
+            return
+        accepted, self._accepted = self._accepted, []
+        now_ms = self._clock.time_ms()
+        size = _OVERHEAD_BYTES * len(accepted)
+        topic, partitions = None, 0
+        queues: dict[int, list[Outgoing]] = {}
+        for name, partition, key, value, headers, timestamp_ms in accepted:
+            if name != topic:
+                topic, partitions = name, self._topics[name].partitions
+                queues = self._queues.setdefault(name, {})
+            if partition is None:
+                # Those without a key stay together until the next flush, then move on: large batches, all partitions.
+                partition = self._keyless % partitions if key is None else partition_for_key(key, partitions)
+            queue = queues.get(partition)
+            if queue is None:
+                queue = queues[partition] = []
+            queue.append((key, value, headers, now_ms if timestamp_ms is None else timestamp_ms))
+            size += _size(key, value, headers)
+        self._bytes += size
 
     async def flush(self) -> None:
         """Hand everything to the producer; waits for room, not for acks.
@@ -207,11 +229,13 @@ class Outbox:
             BrokerError: an earlier batch failed.
         """
         async with self._flushing:
-            queues, size = self._queues, self.bytes
-            self._queues, self.bytes = {}, 0
+            self._sort()
+            queues, size = self._queues, self._bytes
+            self._queues, self._bytes = {}, 0
             self._keyless += 1
-            for (name, number), records in queues.items():
-                self._acks.extend(await self._producer.send(TopicPartition(name, number), records))
+            for name, of_topic in queues.items():
+                for number, records in of_topic.items():
+                    self._acks.extend(await self._producer.send(TopicPartition(name, number), records))
             self._unacked_bytes += size
             if self._unacked_bytes > self._max_unacked_bytes:
                 await asyncio.wait(self._acks)
@@ -230,6 +254,7 @@ class Outbox:
 
     def discard(self) -> None:
         """Forget what waits; what was flushed may be in the log."""
-        self._queues, self.bytes = {}, 0
+        self._accepted.clear()
+        self._queues, self._bytes = {}, 0
         self._acks.clear()
         self._unacked_bytes = 0

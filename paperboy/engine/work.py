@@ -50,6 +50,8 @@ class Work:
         self.undo = undo
         self.pending: list[Send] = []
         self._late: list[_Late] = []
+        self._unchecked: list[int] = []
+        """The numbers, among what is pending, of what goes to topics that were not known."""
         self.message: object | None = None
         self.enter: Callable[[Any], object] | None = message_of_call.set if tables else None
         self.turn_ends = 0.0
@@ -79,8 +81,10 @@ class Work:
         check_bytes(topic, key, value)
         send = (topic, partition, key, value, checked_headers(topic, headers), timestamp_ms)
         known = self._topics.get(topic)
-        if known is not None:
-            check_sendable(send, known, self._clock.time_ms())
+        if known is None:
+            self._unchecked.append(len(self.pending))
+        else:
+            check_sendable(send, known, 0 if timestamp_ms is None else self._clock.time_ms())
         self.pending.append(send)
 
     def send_late(
@@ -116,28 +120,24 @@ class Work:
     def roll_back(self, mark: tuple[int, int]) -> None:
         roll_back(self.undo, mark[0])
         del self.pending[mark[1] :]
-        if self._late:
+        if self._late or self._unchecked:
             self._late = [late for late in self._late if late[0] < mark[1]]
+            self._unchecked = [number for number in self._unchecked if number < mark[1]]
 
     def is_settled(self) -> bool:
-        if self._late:
-            return False
-        known = self._topics.get
-        for send in self.pending:  # noqa: SIM110 (a generator would cost what this saves)
-            if known(send[0]) is None:
-                return False
-        return True
+        return not (self._unchecked or self._late)
 
-    async def settle(self, start: int) -> None:
+    async def settle(self) -> None:
         if self._late:
             await self._finish_late()
-        unchecked = [send for send in self.pending[start:] if self._topics.get(send[0]) is None]
-        if not unchecked:
+        if not self._unchecked:
             return
-        await self._topics.learn(sorted({send[0] for send in unchecked}))
+        sends = [self.pending[number] for number in self._unchecked]
+        await self._topics.learn(sorted({send[0] for send in sends}))
         now_ms = self._clock.time_ms()
-        for send in unchecked:
+        for send in sends:
             check_sendable(send, self._topics[send[0]], now_ms)
+        self._unchecked.clear()
 
     def forget(self, topic: str) -> None:
         self._topics.forget([topic])
@@ -160,8 +160,7 @@ class Work:
     def accept(self) -> None:
         self.undo.clear()
         if self.pending:
-            for send in self.pending:
-                self._outbox.put(send)
+            self._outbox.put(*self.pending)
             self.pending.clear()
 
     def abandon(self) -> None:

@@ -60,7 +60,7 @@ async def attempt(dispatch: Dispatch, record: Record, unit: UnitBeside) -> Attem
                 if dispatch.on_finished is not None:
                     await dispatch.on_finished(message, ctx)
             if unit.pending:
-                await unit.settle(0)
+                await unit.settle()
             _check_conflict(dispatch, unit)
         except RAISED as raised:
             problem = failure_of(raised, unit, record)

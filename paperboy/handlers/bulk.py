@@ -47,7 +47,7 @@ async def in_bulk(dispatch: Dispatch, records: list[Record], unit: Unit) -> int:
             if dispatch.on_finished is not None and part.finished:
                 await dispatch.on_finished(list(part.finished), ctx)
         if unit.pending:
-            await unit.settle(0)
+            await unit.settle()
     except _Stop as stop:
         fatal = stop.error
     except RAISED as raised:
@@ -146,7 +146,7 @@ async def _each(dispatch: Dispatch, part: _Part, ctx: Context, unit: Unit) -> No
             if hook is not None:
                 await hook(message, ctx)
             if len(unit.pending) > mark[1]:
-                await unit.settle(mark[1])
+                await unit.settle()
             part.finished.append(message)
         except RAISED as raised:
             problem = failure_of(raised, unit, record)

@@ -232,7 +232,7 @@ async def _ask(
     if unit.pending:
         # What it sends is checked as what a message sends; it has no further hook to go to.
         try:
-            await unit.settle(0)
+            await unit.settle()
         except (PaperboyError, asyncio.CancelledError) as raised:
             failure = failure_of(raised, unit, first)
             assert isinstance(failure, Exception)

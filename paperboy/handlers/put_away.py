@@ -101,11 +101,11 @@ async def _sent(topic: str, failed: FailedRecord, original: Record, raw: Raw, ti
     try:
         try:
             unit.send(topic, value, key, failed.headers(headers), original.partition, timestamp_ms)
-            await unit.settle(mark[1])
+            await unit.settle()
         except RecordTooLarge:
             unit.roll_back(mark)
             unit.send(topic, value, key, failed.without_stack().headers(headers), original.partition, timestamp_ms)
-            await unit.settle(mark[1])
+            await unit.settle()
     except BaseException:
         unit.roll_back(mark)
         raise

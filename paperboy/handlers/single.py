@@ -56,7 +56,7 @@ async def one_by_one(dispatch: Dispatch, records: list[Record], start: int, unit
                 if finished is not None:
                     await finished(message, ctx)
                 if pending and not unit.is_settled():
-                    await unit.settle(0)
+                    await unit.settle()
             except RAISED as raised:
                 problem = failure_of(raised, unit, record)
                 unit.roll_back((0, 0))

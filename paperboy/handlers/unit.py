@@ -47,8 +47,8 @@ class Unit(Sender, Protocol):
         """Whether all sends of the running message were checked when they were made: it saves a call of `settle`."""
         ...
 
-    async def settle(self, start: int) -> None:
-        """Check the sends from number `start` on against their topics; what this raises fails the message."""
+    async def settle(self) -> None:
+        """Check against their topics the sends that are not checked yet; what this raises fails the message."""
         ...
 
     def forget(self, topic: str) -> None:

@@ -74,7 +74,7 @@ class Task:
     def is_settled(self) -> bool:
         return False
 
-    async def settle(self, start: int) -> None:
+    async def settle(self) -> None:
         await asyncio.sleep(0)
         for topic, *_ in self.pending:
             if topic not in self.topics:

@@ -90,22 +90,25 @@ async def send_batches(
     """
     acks = []
     batch = producer.create_batch()
+    append, count = batch._builder.append, 0  # which is what batch.append comes to, two calls further down
     for key, value, headers, timestamp_ms in records:
         listed = list(headers) if headers else _NO_HEADERS
-        if batch.append(timestamp=timestamp_ms, key=key, value=value, headers=listed) is None:
-            acks.append(await _submit(producer, batch, partition, name))
+        if append(count, timestamp_ms, key, value, listed) is None:
+            acks.append(await _submit(producer, batch, count, partition, name))
             batch = producer.create_batch()
-            batch.append(timestamp=timestamp_ms, key=key, value=value, headers=listed)
-    if batch.record_count():
-        acks.append(await _submit(producer, batch, partition, name))
+            append, count = batch._builder.append, 0
+            append(0, timestamp_ms, key, value, listed)
+        count += 1
+    if count:
+        acks.append(await _submit(producer, batch, count, partition, name))
     return acks
 
 
 async def _submit(
-    producer: AIOKafkaProducer, batch: Any, partition: TopicPartition, name: str
+    producer: AIOKafkaProducer, batch: Any, count: int, partition: TopicPartition, name: str
 ) -> "asyncio.Future[Ack]":
+    batch._relative_offset = count
     batch.close()
-    count = batch.record_count()
     ack: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()
     with translating(f"Sending to {partition} on {name}"):
         delivery = await producer.send_batch(batch, partition.topic, partition=partition.partition)
