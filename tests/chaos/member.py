@@ -20,7 +20,7 @@ import time
 
 from paperboy import Engine, Handler, Table
 
-SESSION_SEC = 1.5
+SESSION_SEC, HEARTBEAT_SEC = 1.5, 0.3
 
 
 class Journal(logging.Handler):
@@ -68,7 +68,7 @@ def main(bootstrap: str, topic: str, group: str, state_dir: str, journal_path: s
         commit_interval_sec=float(commit),
         drain_timeout_sec=5,
         session_timeout_sec=SESSION_SEC,
-        heartbeat_interval_sec=0.3,
+        heartbeat_interval_sec=HEARTBEAT_SEC,
     )
     engine.register_table(counts)
     engine.register_table(last)

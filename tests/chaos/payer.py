@@ -15,7 +15,7 @@ from paperboy import Context
 from paperboy.handlers.handler import Message
 from tests.chaos.member import Journal
 
-SESSION_SEC = 3.0
+SESSION_SEC, HEARTBEAT_SEC = 3.0, 0.5
 
 
 def main(bootstrap: str, prefix: str, group: str, state_dir: str, journal_path: str, wait: str, commit: str) -> None:
@@ -43,7 +43,7 @@ def main(bootstrap: str, prefix: str, group: str, state_dir: str, journal_path: 
         transaction_timeout_sec=20,
         drain_timeout_sec=5,
         session_timeout_sec=SESSION_SEC,
-        heartbeat_interval_sec=0.5,
+        heartbeat_interval_sec=HEARTBEAT_SEC,
         checkpoint_attempts=20,
         bulk_mode_threshold=100_000_000,
     )

@@ -22,7 +22,7 @@ from paperboy.errors import BrokerError
 from paperboy.serializers.values import decode_value
 from paperboy.tables.keys import decode_key
 from tests.chaos.group import Group, Handled, Worker
-from tests.chaos.payer import SESSION_SEC
+from tests.chaos.payer import HEARTBEAT_SEC, SESSION_SEC
 from tests.chaos.test_kill import verify
 from tests.contract.engine.kit import Kit
 from tests.kafka_server import KafkaCluster, KafkaServer
@@ -221,7 +221,8 @@ class Chaos:
         await self._group.until(f"others handle the partitions of {worker.name}", taken_over, PATIENCE_SEC)
         worker.look()
         woke_ns = worker.send(signal.SIGCONT)
-        assert woke_ns - froze_ns > SESSION_SEC * _SECOND_NS, "others can only have them when its session is over"
+        least_ns = (SESSION_SEC - HEARTBEAT_SEC) * _SECOND_NS  # a session lasts from the last heartbeat on
+        assert woke_ns - froze_ns > least_ns, "others can only have them when its session is over"
         await self._group.until(
             f"{worker.name} joins anew", lambda: bool(worker.said("assigned", woke_ns)), PATIENCE_SEC
         )
