@@ -1,6 +1,7 @@
 """Writing batches to Kafka."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,9 @@ class KafkaProducer:
         self._failed = False
         self._under_way: set[asyncio.Future[Ack]] = set()
         self._renewal = asyncio.Lock()
+        self._turns: defaultdict[TopicPartition, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """Of those who send to a partition. All at once they would wake each other with each batch that goes out, and
+        aiokafka takes all the time since the first of their waits from the time they have with each of them."""
 
     async def start(self) -> None:
         with translating(f"Connecting a producer to {self._name}"):
@@ -41,12 +45,13 @@ class KafkaProducer:
                 await producer.stop()
 
     async def send(self, partition: TopicPartition, records: Sequence[Outgoing]) -> list["asyncio.Future[Ack]"]:
-        producer = self._producer
-        if self._failed:
-            producer = await self._renewed()
-        if producer is None:
-            raise BrokerError(f"The producer to {self._name} is not open.")
-        acks = await send_batches(producer, partition, records, self._name)
+        async with self._turns[partition]:
+            producer = self._producer
+            if self._failed:
+                producer = await self._renewed()
+            if producer is None:
+                raise BrokerError(f"The producer to {self._name} is not open.")
+            acks = await send_batches(producer, partition, records, self._name)
         for ack in acks:
             self._under_way.add(ack)
             ack.add_done_callback(self._settled)
