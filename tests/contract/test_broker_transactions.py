@@ -148,6 +148,8 @@ async def test_a_fenced_producer_can_send_nothing(broker: OpenBroker) -> None:
         async with transactions(connection, name) as zombie, transactions(connection, name) as owner:
             with pytest.raises(ProducerFenced):
                 await send(zombie, target, b"never")
+            with pytest.raises(BrokerError):  # nor later, in the transaction that it takes for open
+                await send(zombie, target, b"never")
             await send(owner, target, b"1")
             await owner.commit(unique("group"), {})
         assert await values(connection, target, 1) == [b"1"]

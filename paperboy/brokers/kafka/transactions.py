@@ -68,7 +68,7 @@ class KafkaTransactionalProducer:
         producer = self._started
         with _translating(f"Sending to {partition} on {self._name}"):
             await self._begin(producer)
-        return await send_batches(producer, partition, records, self._name)
+            return await send_batches(producer, partition, records, self._name)
 
     async def commit(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
         producer = self._started
