@@ -77,12 +77,32 @@ class KafkaProducer:
         producer = AIOKafkaProducer(
             bootstrap_servers=self._name, acks="all", enable_idempotence=True, linger_ms=0, **self._options
         )
+        hear_drains(producer)
         try:
             await producer.start()
         except BaseException:
             await producer.stop()
             raise
         return producer
+
+
+def hear_drains(producer: AIOKafkaProducer) -> None:
+    """Hear that no batch will go out any more. A sender that dies tells all who might wait for room behind a batch, and
+    where nobody does, asyncio would complain that nobody has heard it."""
+    accumulator = producer._message_accumulator
+    append = accumulator._append_batch
+
+    def append_heard(*arguments: object) -> Any:
+        batch = append(*arguments)
+        batch._drain_waiter.add_done_callback(_hear)
+        return batch
+
+    accumulator._append_batch = append_heard
+
+
+def _hear(waiter: "asyncio.Future[object]") -> None:
+    if not waiter.cancelled():
+        waiter.exception()
 
 
 async def send_batches(

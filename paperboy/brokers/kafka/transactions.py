@@ -12,7 +12,7 @@ from aiokafka.protocol.transaction import EndTxnRequest, TxnOffsetCommitRequest
 from aiokafka.structs import OffsetAndMetadata
 
 from paperboy.brokers.kafka.errors import translating
-from paperboy.brokers.kafka.producer import BATCH_BYTES, send_batches
+from paperboy.brokers.kafka.producer import BATCH_BYTES, hear_drains, send_batches
 from paperboy.brokers.protocol import Ack, Outgoing, TopicPartition
 from paperboy.errors import BrokerError
 
@@ -49,6 +49,7 @@ class KafkaTransactionalProducer:
         await self.stop()
         producer = AIOKafkaProducer(bootstrap_servers=self._name, linger_ms=0, **self._options)
         _say_once(producer.client)
+        hear_drains(producer)
         try:
             with _translating(f"Beginning transactions of {self.transactional_id!r} on {self._name}"):
                 async with asyncio.timeout(_ANSWER_SEC):
