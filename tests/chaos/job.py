@@ -1,9 +1,10 @@
 """The job that chaos kills: counts records by key, and keeps each key's last value.
 
-    python -m tests.chaos.job BOOTSTRAP TOPIC GROUP STATE_DIR NOTES [--to-the-end]
+    python -m tests.chaos.job BOOTSTRAP TOPIC GROUP STATE_DIR NOTES [--slowly] [--to-the-end]
 
 It writes into the file NOTES, for each partition, how far it has handled: a mapped file keeps that however the process
-ends. With --to-the-end it stops there, and prints its tables as JSON.
+ends. With --to-the-end it stops there, and prints its tables as JSON. With --slowly it pauses often, so that its input
+lasts for many kills.
 """
 
 import asyncio
@@ -31,6 +32,7 @@ def read_notes(path: Path) -> list[int]:
 def main(bootstrap: str, topic: str, group: str, state_dir: str, notes: str, *options: str) -> None:
     counts = Table("counts", store="rocksdb://")
     last = Table("last", store="rocksdb://")
+    is_slow = "--slowly" in options
     with open(notes, "r+b") as file:
         noted = mmap.mmap(file.fileno(), 0)
 
@@ -39,6 +41,8 @@ def main(bootstrap: str, topic: str, group: str, state_dir: str, notes: str, *op
         async def on_message(cls, msg, ctx):
             counts[msg.key] = counts.get(msg.key, 0) + 1
             last[msg.key] = msg.value
+            if is_slow and msg.offset % 16 == 0:
+                await asyncio.sleep(0.001)
             at = NEXT.size * msg.partition
             # In one copy: pack_into writes zeros first, and a kill between would leave them.
             noted[at : at + NEXT.size] = NEXT.pack(msg.offset + 1)

@@ -68,6 +68,7 @@ class Job:
             time.sleep(0.001)
         before = read_notes(self.notes)
         while read_notes(self.notes) == before:  # it is handling right now
+            assert sum(before) < RECORDS, "the input was used up before the last kill"
             time.sleep(0.0005)
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
@@ -91,7 +92,7 @@ async def test_killed_at_any_moment_it_loses_nothing_and_repeats_only_what_was_n
     log = await fill(kit, topic, chance)
     notes, state_dir, errors = tmp_path / "notes", tmp_path / "state", tmp_path / "stderr"
     make_notes(notes)
-    arguments = [kafka_bootstrap, topic, kit.group, str(state_dir), str(notes)]
+    arguments = [kafka_bootstrap, topic, kit.group, str(state_dir), str(notes), *(["--slowly"] if KILLS > 50 else [])]
     repeated: collections.Counter[str] = collections.Counter()
     for _ in range(KILLS):
         job = await asyncio.to_thread(Job, arguments, notes, errors)
