@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -63,16 +63,18 @@ class Job:
 
     def kill_after(self, records: int) -> None:
         """Kill it in the midst of handling, when it has gained about so many."""
-        while self.gained() < records:
-            assert self.process.poll() is None, f"the job ended by itself: {self.errors.name}"
-            time.sleep(0.001)
+        self._wait_while(lambda: self.gained() < records)
         before = read_notes(self.notes)
-        while read_notes(self.notes) == before:  # it is handling right now
-            assert sum(before) < RECORDS, "the input was used up before the last kill"
-            time.sleep(0.0005)
+        self._wait_while(lambda: read_notes(self.notes) == before)  # it is handling right now
         self.process.send_signal(signal.SIGKILL)
         self.process.wait()
         self.errors.close()
+
+    def _wait_while(self, condition: Callable[[], bool]) -> None:
+        while condition():
+            assert self.process.poll() is None, f"the job ended by itself: {self.errors.name}"
+            assert sum(read_notes(self.notes)) < RECORDS, "the input was used up before the last kill"
+            time.sleep(0.0005)
 
 
 async def committed(kit: Kit, topic: str) -> list[int]:
@@ -96,8 +98,8 @@ async def test_killed_at_any_moment_it_loses_nothing_and_repeats_only_what_was_n
     repeated: collections.Counter[str] = collections.Counter()
     for _ in range(KILLS):
         job = await asyncio.to_thread(Job, arguments, notes, errors)
-        # Never more than half of what is left: the next kill is to find it at work, too.
-        most = min(2 * RECORDS // (KILLS + 1), (RECORDS - sum(read_notes(notes))) // 2)
+        # Half of what there is, since it goes on while it is looked at: the next kill is to find it at work, too.
+        most = min(RECORDS // (KILLS + 1), (RECORDS - sum(read_notes(notes))) // 2)
         await asyncio.to_thread(job.kill_after, chance.randrange(1, max(2, most)))
         handled, durable = read_notes(notes), await committed(kit, topic)
         assert all(mine >= known for mine, known in zip(handled, durable, strict=True)), (handled, durable)
