@@ -73,10 +73,11 @@ async def test_one_topic_that_exists_does_not_keep_others_from_being_created(bro
 
 async def test_a_topic_is_described_with_its_effective_settings(broker: OpenBroker) -> None:
     async with connected(broker) as connection:
-        plain = await new_topic(connection)
+        kept = {"retention.ms": DEFAULTS["retention.ms"]}  # the tests' Kafka keeps everything for ever
+        plain = await new_topic(connection, config=kept)
         config = (await connection.describe_topics([plain]))[plain].config
         assert {name: config.get(name) for name in DEFAULTS} == DEFAULTS
-        given = {"cleanup.policy": "compact", "max.message.bytes": "5000", "segment.ms": "100000"}
+        given = {**kept, "cleanup.policy": "compact", "max.message.bytes": "5000", "segment.ms": "100000"}
         other = await new_topic(connection, config=given)
         config = (await connection.describe_topics([other]))[other].config
         assert {name: config.get(name) for name in DEFAULTS} == DEFAULTS | given
