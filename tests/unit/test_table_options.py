@@ -511,10 +511,16 @@ def test_string_refuses_half_a_surrogate_pair() -> None:
 
 
 @pytest.mark.parametrize(
-    ("serializer", "data"), [(String(), b"\xff"), (Json(), b"{"), (Json(), b"\xff"), (Json(), b"")]
+    ("serializer", "data", "said"),
+    [
+        (String(), b"\xff", "something else"),
+        (Json(), b"{", "is not JSON: "),
+        (Json(), b"\xff", "is not JSON: "),
+        (Json(), b"", "is not JSON: "),
+    ],
 )
-def test_what_something_else_wrote_cannot_be_read(serializer: Serializer, data: bytes) -> None:
-    with pytest.raises(DeserializationError, match=r"something else|is not JSON: "):
+def test_what_something_else_wrote_cannot_be_read(serializer: Serializer, data: bytes, said: str) -> None:
+    with pytest.raises(DeserializationError, match=said):
         serializer.deserialize(data)
 
 
