@@ -1,7 +1,9 @@
 """An awaitable that is already done."""
 
 from collections.abc import Generator
-from typing import Any
+from typing import Any, cast
+
+_NOTHING = cast(Generator[Any, None, None], iter(()))
 
 
 class Done:
@@ -10,8 +12,7 @@ class Done:
     __slots__ = ()
 
     def __await__(self) -> Generator[Any, None, None]:
-        return
-        yield
+        return _NOTHING
 
 
 DONE = Done()

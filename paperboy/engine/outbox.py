@@ -1,6 +1,7 @@
 """Records on their way out of a task."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -161,10 +162,11 @@ def _is_header(pair: Any) -> bool:
 
 
 def _size(key: bytes | None, value: bytes | None, headers: Headers) -> int:
-    size = (len(key) if key else 0) + (len(value) if value else 0)
-    if headers:
-        size += sum(len(name.encode()) + len(data or b"") + 10 for name, data in headers)
-    return size
+    return (len(key) if key else 0) + (len(value) if value else 0) + _headers_size(headers)
+
+
+def _headers_size(headers: Headers) -> int:
+    return sum(len(name.encode()) + len(data or b"") + 10 for name, data in headers)
 
 
 class Outbox:
@@ -181,7 +183,7 @@ class Outbox:
         self._max_unacked_bytes = max_unacked_bytes
         self._accepted: list[Send] = []
         """What was put here and is in no queue yet."""
-        self._queues: dict[str, dict[int, list[Outgoing]]] = {}
+        self._queues: dict[str, defaultdict[int, list[Outgoing]]] = {}
         """By topic and partition."""
         self._bytes = 0
         self._acks: list[asyncio.Future[Ack]] = []
@@ -195,8 +197,8 @@ class Outbox:
         self._sort()
         return self._bytes
 
-    def put(self, *sends: Send) -> None:
-        """Take what a finished message sent; its topics are known by now."""
+    def put(self, sends: Iterable[Send]) -> None:
+        """Take what finished messages sent; its topics are known by now."""
         self._accepted.extend(sends)
 
     def _sort(self) -> None:
@@ -208,18 +210,25 @@ class Outbox:
         size = _OVERHEAD_BYTES * len(accepted)
         topic, partitions = None, 0
         queues: dict[int, list[Outgoing]] = {}
+        by_key: dict[bytes, list[Outgoing]] = {}
         for name, partition, key, value, headers, timestamp_ms in accepted:
             if name != topic:
                 topic, partitions = name, self._topics[name].partitions
-                queues = self._queues.setdefault(name, {})
-            if partition is None:
-                # Those without a key stay together until the next flush, then move on: large batches, all partitions.
-                partition = self._keyless % partitions if key is None else partition_for_key(key, partitions)
-            queue = queues.get(partition)
-            if queue is None:
-                queue = queues[partition] = []
+                queues = self._queues.setdefault(name, defaultdict(list))
+                by_key = {}
+            if partition is not None:
+                queue = queues[partition]
+            elif key is None:
+                # They stay together until the next flush, then move on: large batches, all partitions.
+                queue = queues[self._keyless % partitions]
+            elif (found := by_key.get(key)) is not None:
+                queue = found
+            else:
+                queue = by_key[key] = queues[partition_for_key(key, partitions)]
             queue.append((key, value, headers, now_ms if timestamp_ms is None else timestamp_ms))
-            size += _size(key, value, headers)
+            size += (len(key) if key else 0) + (len(value) if value else 0)
+            if headers:
+                size += _headers_size(headers)
         self._bytes += size
 
     async def flush(self) -> None:

@@ -13,13 +13,14 @@ from paperboy.handlers.outcome import Failing, Fate, GivenUp
 from paperboy.handlers.time_limit import TimeLimit
 from paperboy.log import get_logger
 from paperboy.serializers.protocol import SchemaNotFetched
-from paperboy.tables.partition import TablePartition, Undo, roll_back
+from paperboy.tables.partition import RECORD_OVERHEAD_BYTES, TablePartition, Undo, roll_back
 from paperboy.tables.unit import message_of_call
 
 _log = get_logger("paperboy.task")
 
-_Late = tuple[int, bytes | SchemaNotFetched | None, bytes | SchemaNotFetched | None]
-"""What is sent, but lacks bytes that have to be waited for: its number among what is pending, its key and its value."""
+_Unsettled = tuple[int, bytes | SchemaNotFetched | None, bytes | SchemaNotFetched | None]
+"""What is sent, but not checked, for want of its topic or of its bytes: its number among what is pending, its key and
+its value."""
 
 
 class Work:
@@ -49,9 +50,7 @@ class Work:
         self.tables = dict(tables)
         self.undo = undo
         self.pending: list[Send] = []
-        self._late: list[_Late] = []
-        self._unchecked: list[int] = []
-        """The numbers, among what is pending, of what goes to topics that were not known."""
+        self.unsettled: list[_Unsettled] = []
         self.message: object | None = None
         self.enter: Callable[[Any], object] | None = message_of_call.set if tables else None
         self.turn_ends = 0.0
@@ -78,11 +77,22 @@ class Work:
         partition: int | None,
         timestamp_ms: int | None,
     ) -> None:
+        known = self._topics.get(topic)
+        if (
+            type(value) is bytes
+            and type(key) is bytes
+            and headers == ()
+            and partition is None
+            and timestamp_ms is None
+            and known is not None
+            and len(key) + len(value) <= known.max_message_bytes - RECORD_OVERHEAD_BYTES
+        ):  # as most are: of the checks below, none is left
+            self.pending.append((topic, None, key, value, (), None))
+            return
         check_bytes(topic, key, value)
         send = (topic, partition, key, value, checked_headers(topic, headers), timestamp_ms)
-        known = self._topics.get(topic)
         if known is None:
-            self._unchecked.append(len(self.pending))
+            self.unsettled.append((len(self.pending), key, value))
         else:
             check_sendable(send, known, 0 if timestamp_ms is None else self._clock.time_ms())
         self.pending.append(send)
@@ -98,7 +108,7 @@ class Work:
     ) -> None:
         here = {name: part for name, part in (("key", key), ("value", value)) if not isinstance(part, SchemaNotFetched)}
         check_bytes(topic, here.get("key"), here.get("value"))
-        self._late.append((len(self.pending), key, value))
+        self.unsettled.append((len(self.pending), key, value))
         self.pending.append((topic, partition, None, None, checked_headers(topic, headers), timestamp_ms))
 
     def now_ms(self) -> int:
@@ -120,47 +130,32 @@ class Work:
     def roll_back(self, mark: tuple[int, int]) -> None:
         roll_back(self.undo, mark[0])
         del self.pending[mark[1] :]
-        if self._late or self._unchecked:
-            self._late = [late for late in self._late if late[0] < mark[1]]
-            self._unchecked = [number for number in self._unchecked if number < mark[1]]
-
-    def is_settled(self) -> bool:
-        return not (self._unchecked or self._late)
+        self.unsettled[:] = [each for each in self.unsettled if each[0] < mark[1]]
 
     async def settle(self) -> None:
-        if self._late:
-            await self._finish_late()
-        if not self._unchecked:
+        if not self.unsettled:
             return
-        sends = [self.pending[number] for number in self._unchecked]
-        await self._topics.learn(sorted({send[0] for send in sends}))
-        now_ms = self._clock.time_ms()
-        for send in sends:
-            check_sendable(send, self._topics[send[0]], now_ms)
-        self._unchecked.clear()
-
-    def forget(self, topic: str) -> None:
-        self._topics.forget([topic])
-
-    async def _finish_late(self) -> None:
-        """Have all bytes, and check with them what could not be checked without."""
-        while self._late:
-            number, key, value = self._late[0]
+        for number, key, value in self.unsettled:
             topic, partition, _, _, headers, timestamp_ms = self.pending[number]
             if isinstance(key, SchemaNotFetched):
                 key = await key.finish()
             if isinstance(value, SchemaNotFetched):
                 value = await value.finish()
-            await self._topics.learn([topic])
-            send = (topic, partition, key, value, headers, timestamp_ms)
-            check_sendable(send, self._topics[topic], self._clock.time_ms())
-            self.pending[number] = send
-            del self._late[0]
+            self.pending[number] = (topic, partition, key, value, headers, timestamp_ms)
+        sends = [self.pending[number] for number, _, _ in self.unsettled]
+        await self._topics.learn(sorted({send[0] for send in sends}))
+        now_ms = self._clock.time_ms()
+        for send in sends:
+            check_sendable(send, self._topics[send[0]], now_ms)
+        self.unsettled.clear()
+
+    def forget(self, topic: str) -> None:
+        self._topics.forget([topic])
 
     def accept(self) -> None:
         self.undo.clear()
         if self.pending:
-            self._outbox.put(*self.pending)
+            self._outbox.put(self.pending)
             self.pending.clear()
 
     def abandon(self) -> None:

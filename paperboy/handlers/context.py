@@ -154,12 +154,13 @@ class Context(dict[str, Any]):
                 f"ctx.send to {topic!r} came after its message ({self.topic}[{self.partition}] offset {self.offset})"
                 " had ended: await what a hook starts before the hook returns, or use engine.send."
             )
-        if serializer is not None:
-            value = to_bytes(serializer, value, part="value", topic=topic)
-        if key_serializer is not None:
-            key = to_bytes(key_serializer, key, part="key", topic=topic)
-        if isinstance(value, SchemaNotFetched) or isinstance(key, SchemaNotFetched):
-            self.unit.send_late(topic, value, key, headers, partition, timestamp_ms)
-            return DONE
+        if serializer is not None or key_serializer is not None:
+            if serializer is not None:
+                value = to_bytes(serializer, value, part="value", topic=topic)
+            if key_serializer is not None:
+                key = to_bytes(key_serializer, key, part="key", topic=topic)
+            if isinstance(value, SchemaNotFetched) or isinstance(key, SchemaNotFetched):
+                self.unit.send_late(topic, value, key, headers, partition, timestamp_ms)
+                return DONE
         self.unit.send(topic, value, key, headers, partition, timestamp_ms)
         return DONE

@@ -28,9 +28,9 @@ async def one_by_one(dispatch: Dispatch, records: list[Record], start: int, unit
     define, receive, finished = dispatch.define_context, dispatch.did_receive, dispatch.on_finished
     on_message, on_tombstone, enter = dispatch.on_message, dispatch.on_tombstone, unit.enter
     decode, present, received = dispatch.decode, dispatch.present, dispatch.received
-    undo, pending, copies_headers = unit.undo, unit.pending, dispatch.keeps_bytes
+    undo, pending, unsettled, copies_headers = unit.undo, unit.pending, unit.unsettled, dispatch.keeps_bytes
     clock = asyncio.get_running_loop().time
-    index = start
+    index, sent = start, 0  # how many sends are of messages that have finished
     try:
         for index in range(start, len(records)):
             record = message = records[index] if present is None else present(records[index])
@@ -55,29 +55,31 @@ async def one_by_one(dispatch: Dispatch, records: list[Record], start: int, unit
                     await hook(message, ctx)
                 if finished is not None:
                     await finished(message, ctx)
-                if pending and not unit.is_settled():
+                if unsettled:
                     await unit.settle()
             except RAISED as raised:
                 problem = failure_of(raised, unit, record)
-                unit.roll_back((0, 0))
+                unit.roll_back((0, sent))
                 raw = key, value, headers
                 outcome = await judge(dispatch, problem, records[index], message, record, raw, ctx, unit)
                 if isinstance(outcome, Failing):
-                    unit.roll_back((0, 0))
+                    unit.roll_back((0, sent))
                     restore_raw(record, raw)
                     unit.failing = outcome
                     unit.message = None
                     return index
                 unit.gave_up(outcome)
-            if pending:
-                unit.accept()
-            elif undo:
+            if undo:
                 undo.clear()
+            sent = len(pending)
             if clock() >= unit.turn_ends:
                 break
     except BaseException:
         unit.unfinished = index
         raise
+    finally:
+        unit.roll_back((0, sent))
+        unit.accept()
     unit.message = None
     return index + 1
 

@@ -15,7 +15,9 @@ class Unit(Sender, Protocol):
     enter: Callable[[Any], object] | None
     """Called with each context before its hooks, so that table calls know theirs; None without tables."""
     pending: list[Any]
-    """Sends of the running message."""
+    """Sends of the running message, behind those of messages of its turn that have finished."""
+    unsettled: list[Any]
+    """Those of them that could not be checked when they were made: `settle` does it."""
     undo: list[Any]
     """Writes of the running message."""
     turn_sec: float
@@ -43,10 +45,6 @@ class Unit(Sender, Protocol):
         """Take back every write and send since `mark`."""
         ...
 
-    def is_settled(self) -> bool:
-        """Whether all sends of the running message were checked when they were made: it saves a call of `settle`."""
-        ...
-
     async def settle(self) -> None:
         """Check against their topics the sends that are not checked yet; what this raises fails the message."""
         ...
@@ -56,7 +54,7 @@ class Unit(Sender, Protocol):
         ...
 
     def accept(self) -> None:
-        """The message has finished: its writes stay, its sends go to the outbox."""
+        """What is here has finished: its writes stay, its sends go to the outbox."""
         ...
 
     def is_ending(self) -> bool:

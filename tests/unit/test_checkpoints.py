@@ -86,7 +86,7 @@ class Work:
     def finish(self, value: int = 1) -> None:
         """A message has been handled: it wrote to the table and sent something."""
         self.table.partition.set("a", value)
-        self.outbox.put((OUT.topic, None, None, b"%d" % value, (), None))
+        self.outbox.put([(OUT.topic, None, None, b"%d" % value, (), None)])
         self.source.position += 1
 
     # Methods, because a type checker takes a property for what it was.
@@ -255,7 +255,7 @@ async def test_an_outbox_is_flushed_when_it_is_full() -> None:
         work.finish()
         await work.checkpoints.flush_if_full()
         assert work.outbox.bytes
-        work.outbox.put((OUT.topic, None, None, b"x" * FLUSH_BYTES, (), None))
+        work.outbox.put([(OUT.topic, None, None, b"x" * FLUSH_BYTES, (), None)])
         await work.checkpoints.flush_if_full()
         assert work.outbox.bytes == 0
 

@@ -43,6 +43,7 @@ class Task:
         self.message: object | None = None
         self.undo: Undo = []
         self.pending: list[Any] = []
+        self.unsettled = self.pending  # nothing is checked when it is made
         self.enter: Callable[[Context], object] | None = None
         self.turn_ends = float("inf")
         self.unfinished = 0
@@ -70,9 +71,6 @@ class Task:
     def roll_back(self, mark: tuple[int, int]) -> None:
         roll_back(self.undo, mark[0])
         del self.pending[mark[1] :]
-
-    def is_settled(self) -> bool:
-        return False
 
     async def settle(self) -> None:
         await asyncio.sleep(0)
@@ -573,6 +571,23 @@ async def test_a_cancelled_message_is_no_failed_one(hand_over: Hand) -> None:
         await handing_over
     assert (asked, task.passed) == ([], [])
     assert task.unfinished == (0 if hand_over is in_bulk else 1)
+
+
+async def test_singly_a_cancelled_message_leaves_nothing_and_those_before_it_everything() -> None:
+    async def on_message(cls: Any, msg: Record, ctx: Context) -> None:
+        ctx.unit.table.set("abcdefgh"[msg.offset], msg.offset)
+        ctx.unit.send("out", msg.offset)
+        if msg.offset == 2:
+            current = asyncio.current_task()
+            assert current is not None
+            current.cancel()
+            await asyncio.sleep(0)
+
+    task = Task()
+    handing_over = asyncio.ensure_future(singly(handler(on_message=on_message), *map(record, range(4)), task=task))
+    with pytest.raises(asyncio.CancelledError):
+        await handing_over
+    assert (task.unfinished, task.read(), task.sent) == (2, {"a": 0, "b": 1}, [0, 1])
 
 
 @both_ways

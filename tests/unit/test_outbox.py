@@ -256,8 +256,8 @@ async def test_records_go_out_in_their_order_by_partition() -> None:
     producer = Producer()
     outbox = await outbox_for(producer, out=2, other=1)
     for number in range(4):
-        outbox.put(send(b"%d" % number, partition=number % 2))
-    outbox.put(send(b"4", topic="other"))
+        outbox.put([send(b"%d" % number, partition=number % 2)])
+    outbox.put([send(b"4", topic="other")])
     assert producer.sent == []
     assert outbox.bytes > 0
     await outbox.flush()
@@ -272,8 +272,8 @@ async def test_records_go_out_in_their_order_by_partition() -> None:
 async def test_a_record_goes_out_as_it_was_sent_with_the_time_of_now_where_it_has_none() -> None:
     producer = Producer()
     outbox = await outbox_for(producer, out=1)
-    outbox.put(send(None, b"k", headers=(("h", b"1"), ("h", b"2"))))
-    outbox.put(send(b"v", timestamp_ms=7))
+    outbox.put([send(None, b"k", headers=(("h", b"1"), ("h", b"2")))])
+    outbox.put([send(b"v", timestamp_ms=7)])
     await outbox.flush()
     [(_, records)] = producer.sent
     assert records == [(b"k", None, (("h", b"1"), ("h", b"2")), NOW_MS), (None, b"v", (), 7)]
@@ -285,7 +285,7 @@ def test_a_record_with_a_key_goes_where_every_kafka_client_would_send_it(keys: l
         producer = Producer()
         outbox = await outbox_for(producer, out=count)
         for key in keys:
-            outbox.put(send(key=key))
+            outbox.put([send(key=key)])
         await outbox.flush()
         went = {key: partition.partition for partition, records in producer.sent for key, _, _, _ in records}
         assert went == {key: partition_for_key(key, count) for key in keys}
@@ -297,8 +297,8 @@ async def test_records_without_a_key_stay_together_until_a_flush_and_then_move_o
     producer = Producer()
     outbox = await outbox_for(producer, out=3)
     for _ in range(4):
-        outbox.put(send(b"a"))
-        outbox.put(send(b"b"))
+        outbox.put([send(b"a")])
+        outbox.put([send(b"b")])
         await outbox.flush()
     assert [values for _, values in producer.values] == [[b"a", b"b"]] * 4
     assert [partition.partition for partition, _ in producer.values] == [0, 1, 2, 0]
@@ -308,25 +308,25 @@ async def test_a_partition_that_is_named_wins_over_the_key() -> None:
     producer = Producer()
     outbox = await outbox_for(producer, out=4)
     for partition in range(4):
-        outbox.put(send(key=b"k", partition=partition))
+        outbox.put([send(key=b"k", partition=partition)])
     await outbox.flush()
     assert [partition.partition for partition, _ in producer.sent] == [0, 1, 2, 3]
 
 
 async def test_what_waits_is_counted_with_keys_values_and_headers() -> None:
     outbox = await outbox_for(Producer(), out=1)
-    outbox.put(send(b"v" * 1_000, b"k" * 1_000, headers=(("h" * 1_000, b"h" * 1_000),)))
+    outbox.put([send(b"v" * 1_000, b"k" * 1_000, headers=(("h" * 1_000, b"h" * 1_000),))])
     assert 4_000 <= outbox.bytes < 4_500
-    outbox.put(send(None))
+    outbox.put([send(None)])
     assert 4_000 < outbox.bytes < 5_000
 
 
 async def test_a_flush_does_not_wait_for_acks_below_the_bound() -> None:
     producer = Producer()
     outbox = await outbox_for(producer, max_unacked_bytes=10_000, out=1)
-    outbox.put(send(b"x" * 5_000))
+    outbox.put([send(b"x" * 5_000)])
     await outbox.flush()
-    outbox.put(send(b"x" * 4_000))
+    outbox.put([send(b"x" * 4_000)])
     await outbox.flush()
     assert not any(ack.done() for ack in producer.acks)
 
@@ -334,9 +334,9 @@ async def test_a_flush_does_not_wait_for_acks_below_the_bound() -> None:
 async def test_a_flush_waits_for_acks_above_the_bound() -> None:
     producer = Producer()
     outbox = await outbox_for(producer, max_unacked_bytes=10_000, out=1)
-    outbox.put(send(b"x" * 6_000))
+    outbox.put([send(b"x" * 6_000)])
     await outbox.flush()
-    outbox.put(send(b"x" * 6_000))
+    outbox.put([send(b"x" * 6_000)])
     flushing = asyncio.ensure_future(outbox.flush())
     for _ in range(10):
         await asyncio.sleep(0)
@@ -344,17 +344,17 @@ async def test_a_flush_waits_for_acks_above_the_bound() -> None:
     assert not flushing.done()
     producer.acknowledge()
     await flushing
-    outbox.put(send(b"x" * 6_000))  # what is acknowledged is not counted any more
+    outbox.put([send(b"x" * 6_000)])  # what is acknowledged is not counted any more
     await outbox.flush()
 
 
 async def test_an_earlier_failure_comes_out_with_the_next_flush() -> None:
     producer = Producer()
     outbox = await outbox_for(producer, out=1)
-    outbox.put(send(b"1"))
+    outbox.put([send(b"1")])
     await outbox.flush()
     producer.acks[0].set_exception(BrokerError("refused"))
-    outbox.put(send(b"2"))
+    outbox.put([send(b"2")])
     producer_settles(producer)
     with pytest.raises(BrokerError, match="refused"):
         await outbox.flush()
@@ -378,10 +378,10 @@ async def test_a_failure_comes_out_even_while_other_batches_are_under_way() -> N
     producer = Producer()
     outbox = await outbox_for(producer, out=1)
     for _ in range(2):
-        outbox.put(send())
+        outbox.put([send()])
         await outbox.flush()
     producer.acks[0].set_exception(BrokerError("refused"))
-    outbox.put(send())
+    outbox.put([send()])
     with pytest.raises(BrokerError, match="refused"):
         await outbox.flush()
 
@@ -389,7 +389,7 @@ async def test_a_failure_comes_out_even_while_other_batches_are_under_way() -> N
 async def test_a_failure_comes_out_of_the_wait_for_acks() -> None:
     producer = Producer()
     outbox = await outbox_for(producer, max_unacked_bytes=100, out=1)
-    outbox.put(send(b"x" * 200))
+    outbox.put([send(b"x" * 200)])
     flushing = asyncio.ensure_future(outbox.flush())
     for _ in range(10):
         await asyncio.sleep(0)
@@ -402,7 +402,7 @@ async def test_what_the_producer_refuses_comes_out_of_the_flush() -> None:
     producer = Producer()
     outbox = await outbox_for(producer, out=1)
     producer.refuses = BrokerError("closed")
-    outbox.put(send())
+    outbox.put([send()])
     with pytest.raises(BrokerError, match="closed"):
         await outbox.flush()
 
@@ -410,11 +410,11 @@ async def test_what_the_producer_refuses_comes_out_of_the_flush() -> None:
 async def test_acks_are_handed_over_once() -> None:
     producer = Producer()
     outbox = await outbox_for(producer, max_unacked_bytes=10_000, out=1)
-    outbox.put(send(b"x" * 9_000))
+    outbox.put([send(b"x" * 9_000)])
     await outbox.flush()
     assert outbox.take_acks() == producer.acks
     assert outbox.take_acks() == []
-    outbox.put(send(b"x" * 9_000))
+    outbox.put([send(b"x" * 9_000)])
     await outbox.flush()  # whoever took the first acks waits for them, not we
     assert outbox.take_acks() == producer.acks[1:]
 
@@ -422,12 +422,12 @@ async def test_acks_are_handed_over_once() -> None:
 async def test_a_failed_ack_that_was_handed_over_is_not_raised_here_as_well() -> None:
     producer = Producer()
     outbox = await outbox_for(producer, out=1)
-    outbox.put(send())
+    outbox.put([send()])
     await outbox.flush()
     [ack] = outbox.take_acks()
     ack.set_exception(BrokerError("refused"))
     assert isinstance(ack.exception(), BrokerError)
-    outbox.put(send())
+    outbox.put([send()])
     producer_settles(producer)
     await outbox.flush()
 
@@ -435,13 +435,13 @@ async def test_a_failed_ack_that_was_handed_over_is_not_raised_here_as_well() ->
 async def test_what_is_discarded_is_forgotten() -> None:
     producer = Producer()
     outbox = await outbox_for(producer, max_unacked_bytes=10_000, out=1)
-    outbox.put(send(b"x" * 9_000))
+    outbox.put([send(b"x" * 9_000)])
     await outbox.flush()
-    outbox.put(send(b"y" * 9_000))
+    outbox.put([send(b"y" * 9_000)])
     outbox.discard()
     assert outbox.bytes == 0
     assert outbox.take_acks() == []
-    outbox.put(send(b"z" * 9_000))
+    outbox.put([send(b"z" * 9_000)])
     await outbox.flush()
     assert [values for _, values in producer.values] == [[b"x" * 9_000], [b"z" * 9_000]]
 
@@ -459,7 +459,7 @@ async def test_flushes_keep_the_order_even_when_two_run_at_once() -> None:
     flushing = []
     for number in range(20):
         for partition in range(3) if number % 2 else reversed(range(3)):
-            outbox.put(send(b"%d" % number, partition=partition))
+            outbox.put([send(b"%d" % number, partition=partition)])
         flushing.append(asyncio.ensure_future(outbox.flush()))
         await asyncio.sleep(0)
     await asyncio.gather(*flushing)
