@@ -16,7 +16,10 @@ STAMP := $(VENV)/.stamp
 COMPILE := $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help env demo test test-fast simulate mutants chaos faults fuzz check format kafka bench bench-quick dist lock clean
+WHEEL := $(RUN) -m pip --disable-pip-version-check wheel --quiet --no-deps --no-build-isolation
+COMPILED_WHEEL := HATCH_BUILD_HOOK_ENABLE_MYPYC=1 $(WHEEL)
+
+.PHONY: help env demo compiled test-compiled test test-fast simulate mutants chaos faults fuzz check format kafka bench bench-quick dist lock clean
 
 help: ## Show this.
 	@echo "make [target], and what it does:"
@@ -48,7 +51,7 @@ test: $(STAMP) ## Run every test, on the embedded broker and on a real Kafka and
 	fi
 
 test-fast: $(STAMP) ## Run the tests that need nothing but Python, without the flights: about a minute.
-	@$(RUN) -m pytest -m "not kafka" --ignore-glob='*/test_flights.py' $(ARGS)
+	@$(RUN) -m pytest -m "not kafka and not compiled" --ignore-glob='*/test_flights.py' $(ARGS)
 
 simulate: $(STAMP) ## Run SEEDS (10000) seeds of the simulation on all cores, up to the first that breaks a promise; FIRST=… begins there.
 	@$(RUN) -m tests.simulation seeds --seeds $(SEEDS) --first $(or $(FIRST),0)
@@ -88,15 +91,31 @@ bench: $(STAMP) ## Measure beside the peers, on a Kafka of its own, and write be
 bench-quick: $(STAMP) ## See whether we have become slower: ratios to bare aiokafka, or ARGS=--instructions. Under 3 minutes.
 	@$(RUN) -m benchmarks.quick $(ARGS)
 
-dist: $(STAMP) ## Build the sdist and, from it, the wheel; install that in a clean environment, and import it.
+dist: $(STAMP) ## Build the sdist and, from it, two wheels: of Python, and compiled for this machine. Install and import each.
 	@rm -rf dist build/dist
 	@$(VENV)/bin/hatchling build -t sdist
-	@$(RUN) -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist dist/*.tar.gz
-	@$(PYTHON) -m venv build/dist
-	@build/dist/bin/python -m pip --disable-pip-version-check install --quiet dist/*.whl
-	@cd build && dist/bin/python -c "import importlib.metadata, paperboy; \
-		print('paperboy-streams', importlib.metadata.version('paperboy-streams'), 'from', paperboy.__file__)"
+	@$(WHEEL) --wheel-dir dist dist/*.tar.gz
+	@$(COMPILED_WHEEL) --wheel-dir dist dist/*.tar.gz
+	@for wheel in dist/*.whl; do \
+		rm -rf build/dist; $(PYTHON) -m venv build/dist; \
+		build/dist/bin/python -m pip --disable-pip-version-check install --quiet $$wheel; \
+		(cd build && dist/bin/python -c "import importlib.metadata, paperboy, paperboy.engine.work as work; \
+			print('paperboy-streams', importlib.metadata.version('paperboy-streams'), 'from', paperboy.__file__); \
+			print('its hot paths from', work.__file__)"); \
+	done
 	@ls dist
+
+compiled: $(STAMP) ## Make the compiled wheel, and lay it over a copy of the checkout: what runs in build/compiled runs compiled.
+	@rm -rf build/compiled
+	@mkdir -p build/compiled/wheel
+	@$(VENV)/bin/hatchling build -t sdist -d build/compiled/wheel > build/compiled/wheel/log 2>&1
+	@$(COMPILED_WHEEL) --wheel-dir build/compiled/wheel build/compiled/wheel/*.tar.gz
+	@git ls-files -z | xargs -0 cp --parents -t build/compiled
+	@$(RUN) -m zipfile -e build/compiled/wheel/*.whl build/compiled
+
+test-compiled: compiled ## Run the tests of the embedded broker, and 200 seeds of the simulation, on the compiled modules.
+	@cd build/compiled && $(abspath $(RUN)) -m pytest -m "not kafka and not compiled" --ignore-glob='*/test_flights.py' $(ARGS)
+	@cd build/compiled && $(abspath $(RUN)) -m tests.simulation seeds --seeds 200
 
 lock: $(STAMP) ## Pin the requirements anew: within the bounds that stand, or to the newest with ARGS=--upgrade.
 	$(COMPILE) $(ARGS) --all-extras pyproject.toml requirements/dev.in -o requirements/dev.txt

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
-from benchmarks.environments import MavenPeer, OurPython, Peer, PythonPeer
+from benchmarks.environments import MavenPeer, OurPython, OurWheel, Peer, PythonPeer
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,10 @@ class Contender:
     """The name of its table's changelog topic, with {group} and {topic}."""
 
 
-_OURS = OurPython("paperboy", f"paperboy {version('paperboy-streams')}")
-_AIOKAFKA = OurPython("aiokafka", f"aiokafka {version('aiokafka')}")
+_PAPERBOY = f"paperboy {version('paperboy-streams')}"
+_OURS = OurWheel("paperboy", f"{_PAPERBOY}, compiled", "paperboy_job.py")
+_AS_PYTHON = OurPython("paperboy-as-python", f"{_PAPERBOY}, not compiled", "paperboy_job.py")
+_AIOKAFKA = OurPython("aiokafka", f"aiokafka {version('aiokafka')}", "aiokafka_job.py")
 _QUIX, _FAUST, _FASTSTREAM, _STREAMS = (
     PythonPeer("quix"),
     PythonPeer("faust"),
@@ -35,6 +37,18 @@ _COUNTS = {"count-hot": "count", "count-unique": "count", "memory": "count", "re
 _LIVE = {"latency": "live", "catch-up": "live"}
 _MAPS = {"map": "map", "map-unique": "map"}
 _ONCE = {"map-exactly-once": "map/exactly-once", "count-exactly-once": "count/exactly-once"}
+
+_EVERYTHING = {
+    "noop": "noop",
+    "noop-bulk": "noop-bulk",
+    "json": "json",
+    **_MAPS,
+    **_COUNTS,
+    "count-hot-bulk": "count-bulk",
+    "count-unique-bulk": "count-bulk",
+    **_ONCE,
+    **_LIVE,
+}
 
 _NO_BULK = "hands records over one by one"
 _NO_MULTI_GET = "has no reads and writes of many keys"
@@ -48,6 +62,7 @@ _NO_TABLES = dict.fromkeys(
 )
 
 OURS = "paperboy"
+AS_PYTHON = "paperboy-as-python"
 CONTENDERS: Mapping[str, Contender] = {
     contender.name: contender
     for contender in (
@@ -55,17 +70,14 @@ CONTENDERS: Mapping[str, Contender] = {
             OURS,
             "paperboy",
             _OURS,
-            {
-                "noop": "noop",
-                "noop-bulk": "noop-bulk",
-                "json": "json",
-                **_MAPS,
-                **_COUNTS,
-                "count-hot-bulk": "count-bulk",
-                "count-unique-bulk": "count-bulk",
-                **_ONCE,
-                **_LIVE,
-            },
+            _EVERYTHING,
+            changelog="{group}-counts-changelog",
+        ),
+        Contender(
+            AS_PYTHON,
+            "paperboy, not compiled",
+            _AS_PYTHON,
+            _EVERYTHING,
             changelog="{group}-counts-changelog",
         ),
         Contender("getmany", "aiokafka getmany", _AIOKAFKA, {"noop": "noop", "noop-bulk": "noop", "json": "json"}),

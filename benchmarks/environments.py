@@ -42,12 +42,31 @@ class OurPython:
 
     name: str
     what: str
+    job: str
 
     def prepare(self) -> None:
         pass
 
     def command(self) -> list[str]:
-        return [sys.executable, str(JOBS / f"{self.name}_job.py")]
+        return [sys.executable, str(JOBS / self.job)]
+
+    def version(self) -> str:
+        return self.what
+
+
+@dataclass(frozen=True)
+class OurWheel:
+    """The same, but for the modules that the wheel of a platform has compiled."""
+
+    name: str
+    what: str
+    job: str
+
+    def prepare(self) -> None:
+        _run(["make", "--no-print-directory", "-C", str(ROOT), "compiled"], self.name)
+
+    def command(self) -> list[str]:
+        return ["env", f"PYTHONPATH={ROOT / 'build' / 'compiled'}", sys.executable, str(JOBS / self.job)]
 
     def version(self) -> str:
         return self.what

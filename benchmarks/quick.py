@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.contenders import CONTENDERS, OURS
+from benchmarks.contenders import AS_PYTHON, CONTENDERS
 from benchmarks.hot import PATHS
 from benchmarks.instructions import CannotCount, counted
 from benchmarks.trials import Trials
@@ -72,7 +72,7 @@ def ratios(records: int, repeats: int) -> dict[str, float]:
         for _ in range(repeats):
             bare = trials.run(CONTENDERS["getmany"], WORKLOADS["noop"])["rate"]
             for name in QUICK:
-                found[name].append(trials.run(CONTENDERS[OURS], WORKLOADS[name])["rate"] / bare)
+                found[name].append(trials.run(CONTENDERS[AS_PYTHON], WORKLOADS[name])["rate"] / bare)
     return {name: statistics.median(values) for name, values in found.items()}
 
 

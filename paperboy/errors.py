@@ -4,6 +4,16 @@ An error's message is one sentence that a person can act on: it names the topic,
 or setting it is about, and the remedy. The cause, where there is one, is chained.
 """
 
+from typing import TypeVar
+
+_Chained = TypeVar("_Chained", bound="PaperboyError")
+
+
+def chained(error: _Chained, cause: BaseException | None) -> _Chained:
+    """``raise error from cause``, for modules that are compiled: mypyc forgets the cause."""
+    error.__cause__ = cause
+    return error
+
 
 class PaperboyError(Exception):
     """The root of every error that is ours. What a handler raises leaves the engine as it is."""

@@ -3,6 +3,8 @@
 import asyncio
 import inspect
 import os
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from tests.server_process import ServerError
 TIME_LIMIT_SEC = 60.0
 """How long an `async def` test may take that has no `time_limit` mark."""
 
+ROOT = Path(__file__).parents[1]
 _KAFKA_TESTS = Path(__file__).parent / "kafka"
 _SERVERS = {"kafka_bootstrap", "registry_url"}
 """The fixtures that bring a real Kafka, or the real schema registry that is fetched as it is."""
@@ -57,10 +60,12 @@ async def _no_task_is_left() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a real Kafka, so that ``-m "not kafka"`` is what needs Python alone."""
+    """Mark what needs a real Kafka, or the compiled modules: what is left needs Python alone."""
     for item in items:
         if isinstance(item, pytest.Function) and needs_kafka(item):
             item.add_marker(pytest.mark.kafka)
+        if isinstance(item, pytest.Function) and "compiled" in item.fixturenames:
+            item.add_marker(pytest.mark.compiled)
 
 
 def needs_kafka(item: pytest.Function) -> bool:
@@ -71,6 +76,22 @@ def needs_kafka(item: pytest.Function) -> bool:
     return callspec is not None and any(
         case in callspec.id.split("-") or case in callspec.params.values() for case in ("kafka", "apicurio")
     )
+
+
+@pytest.fixture(scope="session")
+def compiled() -> Path:
+    """A copy of the checkout that runs on the compiled modules, as ``make compiled`` makes it; needs a C compiler."""
+    made = subprocess.run(
+        ["make", "--no-print-directory", "-C", str(ROOT), f"VENV={sys.prefix}", "compiled"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if made.returncode != 0:
+        pytest.fail(f"make compiled failed; it needs a C compiler and Python's headers:\n{made.stdout}", pytrace=False)
+    return ROOT / "build" / "compiled"
 
 
 @pytest.fixture(scope="session")

@@ -41,7 +41,7 @@ __all__ = [
     "new_record",
 ]
 
-Headers = Sequence[tuple[str, bytes]]
+Headers = Sequence[tuple[str, bytes | None]]
 """Header names and values, order and duplicates kept."""
 
 GivenHeaders = Iterable[tuple[str, bytes | str | None]]

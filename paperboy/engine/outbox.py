@@ -23,8 +23,9 @@ from paperboy.tables.partition import RECORD_OVERHEAD_BYTES
 FLUSH_BYTES = 256 * 1024
 """An outbox that holds this much is flushed."""
 
-Send = tuple[str, int | None, bytes | None, bytes | None, Headers, int | None]
-"""What a message sends: topic, partition, key, value, headers, timestamp in ms."""
+Send = tuple[str, Any, bytes | None, bytes | None, Headers, Any]
+"""What a message sends: topic, partition, key, value, headers, timestamp in ms. Partition and timestamp are as
+given until `check_sendable` has seen them."""
 
 _OVERHEAD_BYTES = 64  # of a record that waits, beside its key, value and headers
 _ATTEMPTS = 6

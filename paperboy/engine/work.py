@@ -4,7 +4,9 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from paperboy.brokers.protocol import GivenHeaders, Record
+from mypy_extensions import mypyc_attr
+
+from paperboy.brokers.protocol import Record
 from paperboy.clock import Clock
 from paperboy.engine.outbox import Outbox, Send, Topics, check_bytes, check_sendable, checked_headers
 from paperboy.engine.status import Counters
@@ -23,6 +25,7 @@ _Unsettled = tuple[int, bytes | SchemaNotFetched | None, bytes | SchemaNotFetche
 its value."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Work:
     """The unit in which messages run one after another: the `Unit` of dispatch, and that of tables.
 
@@ -68,15 +71,8 @@ class Work:
         self._clock = clock
         self._counters = counters
 
-    def send(
-        self,
-        topic: str,
-        value: bytes | None,
-        key: bytes | None,
-        headers: GivenHeaders,
-        partition: int | None,
-        timestamp_ms: int | None,
-    ) -> None:
+    def send(self, topic: str, value: Any, key: Any, headers: Any, partition: Any, timestamp_ms: Any) -> None:
+        """They are as a hook gave them: whatever they are, it is told what they should be."""
         known = self._topics.get(topic)
         if (
             type(value) is bytes
@@ -97,15 +93,7 @@ class Work:
             check_sendable(send, known, 0 if timestamp_ms is None else self._clock.time_ms())
         self.pending.append(send)
 
-    def send_late(
-        self,
-        topic: str,
-        value: bytes | SchemaNotFetched | None,
-        key: bytes | SchemaNotFetched | None,
-        headers: GivenHeaders,
-        partition: int | None,
-        timestamp_ms: int | None,
-    ) -> None:
+    def send_late(self, topic: str, value: Any, key: Any, headers: Any, partition: Any, timestamp_ms: Any) -> None:
         here = {name: part for name, part in (("key", key), ("value", value)) if not isinstance(part, SchemaNotFetched)}
         check_bytes(topic, here.get("key"), here.get("value"))
         self.unsettled.append((len(self.pending), key, value))

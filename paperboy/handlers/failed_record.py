@@ -5,6 +5,7 @@ They stand behind the message's own headers, and begin with ``paperboy.failed``.
 
 import traceback
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 from paperboy.brokers.protocol import Headers, Record, new_record
 
@@ -61,7 +62,7 @@ class FailedRecord:
         """To be handled again as if it had not failed before, its first failure apart: attempts begin at 0."""
         return replace(self.without_stack(), attempts=0, due_ms=None)
 
-    def headers(self, original: Headers) -> list[tuple[str, bytes]]:
+    def headers(self, original: Headers) -> Headers:
         """The message's own headers, and these behind them."""
         written = [
             ("topic", self.topic),
@@ -138,7 +139,7 @@ def original_of(record: Record, topic: str) -> Record:
         record.checksum,
         record.serialized_key_size,
         record.serialized_value_size,
-        original_headers(record),
+        cast(Any, original_headers(record)),
     )
 
 

@@ -1,5 +1,7 @@
 """What decoding, and perhaps a hook, changes of a record."""
 
+from typing import Any, cast
+
 from paperboy.brokers.protocol import Headers, Record
 
 Raw = tuple[bytes | None, bytes | None, Headers]
@@ -14,4 +16,4 @@ def raw_of(record: Record) -> Raw:
 def restore_raw(record: Record, raw: Raw) -> None:
     """As it was fetched: to be handled again."""
     key, value, headers = raw
-    record.key, record.value, record.headers = key, value, headers[:]
+    record.key, record.value, record.headers = key, value, cast(Any, headers[:])

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Context, Decimal, InvalidOperation
 from types import NoneType
-from typing import Any, Final
+from typing import Any, Final, cast
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from msgpack import ExtType, Packer, unpackb
 
-from paperboy.errors import DeserializationError, SerializationError
+from paperboy.errors import DeserializationError, SerializationError, chained
 
 __all__ = ["IMMUTABLE", "MAX_VALUE_DEPTH", "decode_value", "encode_value", "needs_encoding_now"]
 
@@ -68,13 +68,13 @@ def encode_value(value: object) -> bytes:
         except OverflowError:  # some int needs more than 64 bits: look at each
             return _FORMAT + _pack(_wire(value, _SCALARS, 0))
     except _Refusal as refusal:
-        raise SerializationError(f"The value{refusal.path and ' at '}{refusal.path} {refusal.reason}.") from None
+        message = f"The value{refusal.path and ' at '}{refusal.path} {refusal.reason}."
+        raise chained(SerializationError(message), None)
     except UnicodeEncodeError as cause:
-        raise SerializationError(
-            f"The value holds the str {cause.object!r}, and UTF-8 cannot express half a surrogate pair."
-        ) from cause
+        message = f"The value holds the str {cause.object!r}, and UTF-8 cannot express half a surrogate pair."
+        raise chained(SerializationError(message), cause)
     except ValueError as cause:
-        raise SerializationError(f"The value holds a part of more than 4 GiB: {cause}.") from cause
+        raise chained(SerializationError(f"The value holds a part of more than 4 GiB: {cause}."), cause)
 
 
 def decode_value(data: bytes | memoryview) -> object:
@@ -99,14 +99,14 @@ def decode_value(data: bytes | memoryview) -> object:
             return _MarkedDecoding().unpack(data[1:])
         return unpackb(data[1:], ext_hook=_decode_extension, strict_map_key=False, timestamp=3)
     except ZoneInfoNotFoundError as cause:
-        raise DeserializationError(
+        message = (
             f"{_excerpt(data)} hold a time in a zone that this machine does not know ({cause.args[0]}):"
             " install the tzdata package."
-        ) from cause
+        )
+        raise chained(DeserializationError(message), cause)
     except (ValueError, TypeError, LookupError, ArithmeticError, OSError, struct.error) as cause:
-        raise DeserializationError(
-            f"{_excerpt(data)} are not a value: they are damaged, or a later version of paperboy wrote them."
-        ) from cause
+        message = f"{_excerpt(data)} are not a value: they are damaged, or a later version of paperboy wrote them."
+        raise chained(DeserializationError(message), cause)
 
 
 def needs_encoding_now(value: object) -> bool:
@@ -243,12 +243,13 @@ def _encode_zone(zone: tzinfo | None) -> bytes:
 
 
 def _zone_key(zone: ZoneInfo) -> str:
+    key = cast(Any, zone).key  # it may be None
     try:
-        found = ZoneInfo(zone.key)
+        found = ZoneInfo(key)
     except (ValueError, TypeError, LookupError, OSError):
         found = None
     if found is not zone:
-        raise _Refusal(f"has the tzinfo {zone!r}, which is not the one that ZoneInfo({zone.key!r}) gives")
+        raise _Refusal(f"has the tzinfo {zone!r}, which is not the one that ZoneInfo({key!r}) gives")
     return zone.key
 
 

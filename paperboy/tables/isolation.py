@@ -2,7 +2,6 @@
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from copy import copy
 from reprlib import repr as excerpt
 from typing import NamedTuple, cast
 
@@ -68,7 +67,9 @@ class Isolation:
         self._history = history
         self._shared = dict(tables)
         self._reads = {name: _Finished(partition, history) for name, partition in tables.items()}
-        self.tables = {name: _apart(partition, undo, self._reads[name]) for name, partition in tables.items()}
+        self.tables = {
+            name: partition.apart(undo, cast(Store, self._reads[name])) for name, partition in tables.items()
+        }
         """Where the message reads and writes."""
 
     def begin(self) -> None:
@@ -222,15 +223,6 @@ class _ScanRead:
 
     def close(self) -> None:
         self._below.close()
-
-
-def _apart(shared: TablePartition, undo: Undo, finished: _Finished) -> TablePartition:
-    """A partition like `shared` whose layer is a message's own, over what others have finished."""
-    own = copy(shared)
-    own.discard()
-    own._undo = undo
-    own.store = cast(Store, finished)
-    return own
 
 
 def _as_bytes(entry: object) -> bytes | None:

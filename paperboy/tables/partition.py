@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from itertools import starmap
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, cast
 
-from paperboy.errors import DeserializationError, SerializationError, TableError
+from paperboy.errors import DeserializationError, SerializationError, TableError, chained
 from paperboy.serializers.excerpt import excerpt
 from paperboy.tables.keys import BYTES_HEAD
 from paperboy.tables.layer import (
@@ -89,6 +89,8 @@ class TablePartition:
         self._frozen: Layer | None = None
         self._frozen_keys = self._keys
         self._undo = undo
+        self._table = table
+        self._max_record_bytes = max_record_bytes
         self._default = table.make_default
         self._max_bytes = max_record_bytes - RECORD_OVERHEAD_BYTES
         self._max_value_bytes = sys.maxsize if table.max_value_bytes is None else table.max_value_bytes
@@ -97,7 +99,7 @@ class TablePartition:
         self._encode_value, self._decode_value = codec.encode_value, codec.decode_value
         self._encode_prefix = codec.encode_prefix
         self._encode_now = codec.needs_encoding_now if self._max_value_bytes >= _KEPT_BYTES else _always
-        self._headed: type[bytes] = bytes if codec.own_keys else _NoKey
+        self._headed: type[bytes] = bytes if codec.own_keys else cast("type[bytes]", _NoKey)
         """The type of keys whose bytes are ``BYTES_HEAD`` and themselves."""
 
     # What the message in hand reads and writes.
@@ -118,7 +120,7 @@ class TablePartition:
             if type(found) is Encoded:
                 return self._decode_value(found.data)
         except (SerializationError, DeserializationError) as error:
-            raise self._named(error, key) from error
+            raise self._named(error, key)
         if found is DELETED:
             return default if default is not UNSET else self._default()
         return found
@@ -157,7 +159,7 @@ class TablePartition:
                 entry = Encoded(data)
                 self.layer_bytes += len(data)
         except SerializationError as error:
-            raise self._named(error, key) from error
+            raise self._named(error, key)
         layer = self.layer
         before = layer.get(encoded, ABSENT)
         if before is ABSENT:
@@ -194,16 +196,16 @@ class TablePartition:
             self._put(encoded, DELETED)
 
     def items(
-        self, within: Range = EVERYTHING, *, reverse: bool = False, limit: int | None = None
+        self, within: Range = EVERYTHING, *, reverse: bool = False, limit: Any = None
     ) -> Iterator[tuple[Any, Any]]:
         """The entries of a range as of now, in the order of their keys. To be used while the message in hand lasts."""
         return starmap(self._decoded_item, self._scan(within, reverse, limit))
 
-    def keys(self, within: Range = EVERYTHING, *, reverse: bool = False, limit: int | None = None) -> Iterator[Any]:
+    def keys(self, within: Range = EVERYTHING, *, reverse: bool = False, limit: Any = None) -> Iterator[Any]:
         """As `items`."""
         return starmap(self._decoded_key_of, self._scan(within, reverse, limit))
 
-    def values(self, within: Range = EVERYTHING, *, reverse: bool = False, limit: int | None = None) -> Iterator[Any]:
+    def values(self, within: Range = EVERYTHING, *, reverse: bool = False, limit: Any = None) -> Iterator[Any]:
         """As `items`."""
         return starmap(self.decoded_value, self._scan(within, reverse, limit))
 
@@ -259,6 +261,12 @@ class TablePartition:
             else:
                 yield Change(self.partition, key, self.decoded_value(encoded, entry), deleted=False)
 
+    def apart(self, undo: Undo, store: Store) -> "TablePartition":
+        """A partition like it whose layer is one message's own, over `store`."""
+        own = TablePartition(self._table, self.partition, undo, self._max_record_bytes)
+        own.store = store
+        return own
+
     # From bytes and to bytes.
 
     def encoded_key(self, key: Any) -> bytes:
@@ -266,22 +274,21 @@ class TablePartition:
         try:
             return self._encode_key(key)
         except SerializationError as error:
-            raise self._named(error, key) from error
+            raise self._named(error, key)
 
     def _encoded_prefix(self, prefix: Any) -> bytes:
         try:
             return self._encode_prefix(prefix)
         except SerializationError as error:
-            raise self._named(error, prefix) from error
+            raise self._named(error, prefix)
 
     def decoded_key(self, encoded: bytes) -> Any:
         """Raises DeserializationError, which names the table and the partition."""
         try:
             return self._decode_key(encoded)
         except DeserializationError as error:
-            raise DeserializationError(
-                f"Table {self.table!r}, partition {self.partition}, the key {excerpt(encoded)}: {error}"
-            ) from error
+            message = f"Table {self.table!r}, partition {self.partition}, the key {excerpt(encoded)}: {error}"
+            raise chained(DeserializationError(message), error)
 
     def decoded_value(self, encoded: bytes, entry: object) -> Any:
         """Raises DeserializationError, which names the table, the partition and the key."""
@@ -290,7 +297,7 @@ class TablePartition:
         try:
             return self._decode_value(entry.data)
         except DeserializationError as error:
-            raise self._named(error, self.decoded_key(encoded)) from error
+            raise self._named(error, self.decoded_key(encoded))
 
     def _decoded_item(self, encoded: bytes, entry: object) -> tuple[Any, Any]:
         return self.decoded_key(encoded), self.decoded_value(encoded, entry)
@@ -313,7 +320,8 @@ class TablePartition:
     def _named(
         self, error: SerializationError | DeserializationError, key: Any
     ) -> SerializationError | DeserializationError:
-        return type(error)(f"Table {self.table!r}, partition {self.partition}, key {excerpt(key)}: {error}")
+        message = f"Table {self.table!r}, partition {self.partition}, key {excerpt(key)}: {error}"
+        return chained(type(error)(message), error)
 
     # Layers.
 
@@ -333,7 +341,7 @@ class TablePartition:
         self.layer, self.layer_bytes = {}, 0
         self._keys = LayerKeys(self.layer)
 
-    def _scan(self, within: Range, reverse: bool, limit: int | None) -> LayeredScan:
+    def _scan(self, within: Range, reverse: bool, limit: Any) -> LayeredScan:
         limit = checked_limit(self.table, limit)
         start, stop = within
         scan = self.store.scan(start, stop, reverse=reverse)
@@ -361,7 +369,7 @@ class _NotOpen:
         raise TableError(f"The store of {self._where} is not open yet: a handler's hooks run once it is.")
 
 
-class _NoKey(bytes):
+class _NoKey:
     """The type of no key."""
 
 

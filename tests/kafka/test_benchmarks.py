@@ -2,11 +2,12 @@
 
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from benchmarks import inputs, oracle
-from benchmarks.contenders import CONTENDERS, OURS
+from benchmarks.contenders import AS_PYTHON, CONTENDERS, OURS
 from benchmarks.oracle import WorkMissing
 from benchmarks.trials import Trials
 from benchmarks.workloads import HOT, WORKLOADS
@@ -17,15 +18,17 @@ RECORDS = 2_000
 RUNS = [
     ("getmany", "noop"),
     ("getmany-send", "map"),
-    (OURS, "noop-bulk"),
-    (OURS, "json"),
-    (OURS, "map"),
-    (OURS, "count-hot-bulk"),
-    (OURS, "count-exactly-once"),
-    (OURS, "restore"),
-    (OURS, "restart"),
-    (OURS, "latency"),
+    (AS_PYTHON, "noop-bulk"),
+    (AS_PYTHON, "json"),
+    (AS_PYTHON, "map"),
+    (AS_PYTHON, "count-hot-bulk"),
+    (AS_PYTHON, "count-exactly-once"),
+    (AS_PYTHON, "restore"),
+    (AS_PYTHON, "restart"),
+    (AS_PYTHON, "latency"),
 ]
+
+COMPILED_RUNS = ["map", "count-exactly-once", "restore"]
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +44,14 @@ def test_a_job_does_the_whole_work(trials: Trials, contender: str, workload: str
     assert figures["records"] == trials.records(CONTENDERS[contender], WORKLOADS[workload])
 
 
+@pytest.mark.parametrize("workload", COMPILED_RUNS)
+def test_the_compiled_modules_do_the_whole_work_too(trials: Trials, compiled: Path, workload: str) -> None:
+    figures = trials.run(CONTENDERS[OURS], WORKLOADS[workload])
+    assert figures["records"] == trials.records(CONTENDERS[OURS], WORKLOADS[workload])
+
+
 def test_a_peer_that_lies_about_its_work_is_found_out(trials: Trials, monkeypatch: pytest.MonkeyPatch) -> None:
-    no_op_for_map = CONTENDERS[OURS]
+    no_op_for_map = CONTENDERS[AS_PYTHON]
     monkeypatch.setitem(no_op_for_map.does, "map", "noop")
     with pytest.raises(WorkMissing, match="1000 of 1000 keys are wrong in the output"):
         trials.run(no_op_for_map, WORKLOADS["map"])

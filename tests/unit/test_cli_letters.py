@@ -43,7 +43,7 @@ def letter(**changed: Any) -> Letter:
 
 
 def streams(**said: bytes | None) -> Headers:
-    return [(f"__streams.errors.{name}", data) for name, data in said.items()]  # type: ignore[misc]
+    return [(f"__streams.errors.{name}", data) for name, data in said.items()]
 
 
 def test_a_letter_is_its_message_and_why_it_failed() -> None:

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -310,3 +311,12 @@ def test_the_import_rule_bites(bad: str, tmp_path: Path) -> None:
         [sys.executable, "-c", IMPORT_AND_LOOK], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
     assert (result.returncode, result.stdout, result.stderr) != (0, "", "")
+
+
+def test_no_compiled_module_chains_an_error_by_from() -> None:
+    """mypyc compiles ``raise … from …`` without the cause: `chained` stands in its place."""
+    hooks = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["hooks"]
+    for path in hooks["mypyc"]["include"]:
+        tree = ast.parse((ROOT / path.strip("/")).read_text())
+        lines = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Raise) and node.cause is not None]
+        assert not lines, f"{path}: {lines}"

@@ -12,7 +12,7 @@ from paperboy.brokers.protocol import Ack, Outgoing, TopicPartition
 from paperboy.errors import BrokerError
 
 BATCH_BYTES = 256 * 1024
-_NO_HEADERS: list[tuple[str, bytes]] = []  # aiokafka's batch takes a list and nothing else
+_NO_HEADERS: list[tuple[str, bytes | None]] = []  # aiokafka's batch takes a list and nothing else
 
 
 class KafkaProducer:

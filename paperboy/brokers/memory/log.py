@@ -3,6 +3,7 @@
 from bisect import bisect_left, bisect_right
 from itertools import accumulate, count
 from operator import itemgetter
+from typing import Any, cast
 
 from paperboy.brokers.memory.batches import Batch
 from paperboy.brokers.memory.waiting import Signal
@@ -11,7 +12,7 @@ from paperboy.brokers.protocol import Record, TopicPartition, new_record
 FETCH_BYTES = 1024 * 1024
 """What one fetch hands out of a partition, about, as Kafka's max.partition.fetch.bytes."""
 
-Entry = tuple[int, int, bytes | None, bytes | None, tuple[tuple[str, bytes], ...], int]
+Entry = tuple[int, int, bytes | None, bytes | None, tuple[tuple[str, bytes | None], ...], int]
 """Offset, timestamp, key, value, headers, and the bytes of the log up to and with this entry."""
 
 _offset = itemgetter(0)
@@ -105,7 +106,7 @@ class PartitionLog:
                 None,
                 -1 if key is None else len(key),
                 -1 if value is None else len(value),
-                headers,
+                cast(Any, headers),
             )
             for offset, timestamp, key, value, headers, _ in entries[first:stop]
         ]
