@@ -8,7 +8,7 @@ from typing import NamedTuple
 from benchmarks.contenders import CONTENDERS, OURS
 from benchmarks.report import FIGURES
 from benchmarks.results import Results
-from benchmarks.workloads import NOT_BUILT, WORKLOADS, Workload
+from benchmarks.workloads import WORKLOADS, Workload
 
 ROOT = Path(__file__).parents[1]
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
@@ -115,7 +115,6 @@ def section(results: Results) -> str:
     """What stands in the page."""
     machine = results.machine
     left_out = [each.title for each in WORKLOADS.values() if each.name not in results.runs]
-    left_out += NOT_BUILT.values()
     lines = [
         "![Bars: paperboy beside its peers, by workload](performance.svg)",
         "",

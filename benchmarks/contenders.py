@@ -35,13 +35,14 @@ _QUIX, _FAUST, _FASTSTREAM, _STREAMS = (
 
 _COUNTS = {"count-hot": "count", "count-unique": "count", "memory": "count", "restore": "restore", "restart": "restart"}
 _LIVE = {"latency": "live", "catch-up": "live"}
+_DECODED = {"json": "json", "avro": "avro"}
 _MAPS = {"map": "map", "map-unique": "map"}
 _ONCE = {"map-exactly-once": "map/exactly-once", "count-exactly-once": "count/exactly-once"}
 
 _EVERYTHING = {
     "noop": "noop",
     "noop-bulk": "noop-bulk",
-    "json": "json",
+    **_DECODED,
     **_MAPS,
     **_COUNTS,
     "count-hot-bulk": "count-bulk",
@@ -80,7 +81,7 @@ CONTENDERS: Mapping[str, Contender] = {
             _EVERYTHING,
             changelog="{group}-counts-changelog",
         ),
-        Contender("getmany", "aiokafka getmany", _AIOKAFKA, {"noop": "noop", "noop-bulk": "noop", "json": "json"}),
+        Contender("getmany", "aiokafka getmany", _AIOKAFKA, {"noop": "noop", "noop-bulk": "noop", **_DECODED}),
         Contender("getmany-send", "aiokafka getmany, send", _AIOKAFKA, dict.fromkeys(_MAPS, "map-send")),
         Contender(
             "getmany-send-batch", "aiokafka getmany, send_batch", _AIOKAFKA, dict.fromkeys(_MAPS, "map-send-batch")
@@ -91,7 +92,7 @@ CONTENDERS: Mapping[str, Contender] = {
             "quix",
             "Quix Streams",
             _QUIX,
-            {"noop": "noop", "json": "json", **_MAPS, **_COUNTS, **_ONCE, **_LIVE},
+            {"noop": "noop", **_DECODED, **_MAPS, **_COUNTS, **_ONCE, **_LIVE},
             {"noop-bulk": _NO_BULK, "count-hot-bulk": _NO_MULTI_GET, "count-unique-bulk": _NO_MULTI_GET},
             most_records=1_000_000,
             changelog="changelog__{group}--{topic}--default",
@@ -100,7 +101,7 @@ CONTENDERS: Mapping[str, Contender] = {
             "faust",
             "faust-streaming",
             _FAUST,
-            {"noop": "noop", "noop-bulk": "noop-bulk", "json": "json", **_MAPS, **_COUNTS, **_LIVE},
+            {"noop": "noop", "noop-bulk": "noop-bulk", **_DECODED, **_MAPS, **_COUNTS, **_LIVE},
             {"count-hot-bulk": _NO_MULTI_GET, "count-unique-bulk": _NO_MULTI_GET},
             most_records=100_000,
             changelog="{group}-counts-changelog",
@@ -109,7 +110,7 @@ CONTENDERS: Mapping[str, Contender] = {
             "faststream",
             "FastStream",
             _FASTSTREAM,
-            {"noop": "noop", "noop-bulk": "noop-bulk", "json": "json", **_MAPS, **_LIVE},
+            {"noop": "noop", "noop-bulk": "noop-bulk", **_DECODED, **_MAPS, **_LIVE},
             _NO_TABLES,
             most_records=50_000,
         ),
@@ -117,7 +118,7 @@ CONTENDERS: Mapping[str, Contender] = {
             "streams",
             "Kafka Streams",
             _STREAMS,
-            {"noop": "noop", "json": "json", **_MAPS, **_COUNTS, **_ONCE, **_LIVE},
+            {"noop": "noop", **_DECODED, **_MAPS, **_COUNTS, **_ONCE, **_LIVE},
             {"noop-bulk": _NO_BULK, "count-hot-bulk": _NO_MULTI_GET, "count-unique-bulk": _NO_MULTI_GET},
             changelog="{group}-counts-changelog",
         ),

@@ -3,10 +3,12 @@
 import asyncio
 import time
 from collections import Counter
+from io import BytesIO
 
+import fastavro
 from aiokafka import AIOKafkaProducer
 
-from benchmarks.peers.lines import END, LEAST_AMOUNT
+from benchmarks.peers.lines import AVRO_HEAD, AVRO_SCHEMA, END, LEAST_AMOUNT
 from benchmarks.workloads import Input
 from paperboy.brokers import open_broker
 from paperboy.brokers.partitioner import partition_for_key
@@ -15,6 +17,7 @@ from paperboy.brokers.protocol import Outgoing, TopicPartition, TopicSpec
 PARTITIONS = 4
 LIVE_PER_SEC = 1_000
 _CHUNK = 20_000
+_SCHEMA = fastavro.parse_schema(AVRO_SCHEMA)
 
 
 def key_of(number: int, source: Input, records: int) -> bytes:
@@ -22,14 +25,37 @@ def key_of(number: int, source: Input, records: int) -> bytes:
 
 
 def value_of(number: int, source: Input) -> bytes:
-    if source.is_json:
-        return b'{"id":%d,"user":"user-%d","amount":%d,"tags":["a","b"],"note":"%s"}' % (
-            number,
-            number % 1_000,
-            number * 7 % (2 * LEAST_AMOUNT),
-            b"n" * 30,
-        )
-    return b"v" * 100
+    match source.form:
+        case "bytes":
+            return b"v" * 100
+        case "json":
+            return b'{"id":%d,"user":"user-%d","amount":%d,"tags":["a","b"],"note":"%s"}' % (
+                number,
+                number % 1_000,
+                _amount(number),
+                b"n" * 30,
+            )
+        case "avro":
+            return _avro(number)
+
+
+def _avro(number: int) -> bytes:
+    """As Confluent's serializer would write it, and not by ours."""
+    stream = BytesIO()
+    stream.write(AVRO_HEAD)
+    fields = {
+        "id": number,
+        "user": f"user-{number % 1_000}",
+        "amount": _amount(number),
+        "tags": ["a", "b"],
+        "note": "n" * 70,
+    }
+    fastavro.schemaless_writer(stream, _SCHEMA, fields)
+    return stream.getvalue()
+
+
+def _amount(number: int) -> int:
+    return number * 7 % (2 * LEAST_AMOUNT)
 
 
 def expected_counts(source: Input, records: int) -> Counter[bytes]:
@@ -39,7 +65,7 @@ def expected_counts(source: Input, records: int) -> Counter[bytes]:
 
 def expected_kept(source: Input, records: int) -> int:
     """How many records pass the filter."""
-    amounts = Counter(number * 7 % (2 * LEAST_AMOUNT) for number in range(records))
+    amounts = Counter(map(_amount, range(records)))
     return sum(count for amount, count in amounts.items() if amount >= LEAST_AMOUNT)
 
 

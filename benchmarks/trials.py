@@ -1,6 +1,7 @@
 """One run of one contender in one workload, and what it took."""
 
 import asyncio
+import contextlib
 import itertools
 import shutil
 import time
@@ -14,6 +15,7 @@ from benchmarks.contenders import Contender
 from benchmarks.environments import ROOT
 from benchmarks.oracle import WorkMissing
 from benchmarks.process import JobProcess, Usage
+from benchmarks.registry import Registry
 from benchmarks.workloads import WORKLOADS, Workload
 from paperboy.brokers import open_broker
 from paperboy.brokers.partitioner import partition_for_key
@@ -42,6 +44,7 @@ class Trials:
         self._asked = asked
         self._run = f"{time.time_ns():x}"
         """In all names: a Kafka may be used again."""
+        self._environment = {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"}
         self._numbers = itertools.count(1)
         self._filled: dict[tuple[str, int], str] = {}
         self._counted: dict[tuple[str, str], tuple[str, str]] = {}
@@ -52,12 +55,15 @@ class Trials:
 
     def run(self, contender: Contender, workload: Workload) -> Figures:
         """Raises JobFailed or WorkMissing."""
-        return {
-            "stretch": self._stretch,
-            "restore": self._restore,
-            "restart": self._restart,
-            "live": self._live,
-        }[workload.kind](contender, workload)
+        with contextlib.ExitStack() as stack:
+            if workload.input.form == "avro":
+                self._environment["SCHEMA_REGISTRY_URL"] = stack.enter_context(Registry()).url
+            return {
+                "stretch": self._stretch,
+                "restore": self._restore,
+                "restart": self._restart,
+                "live": self._live,
+            }[workload.kind](contender, workload)
 
     # The kinds of workloads.
 
@@ -164,7 +170,7 @@ class Trials:
         arguments = [word, self._bootstrap, topic, out, group, str(self._directory / group), str(records)]
         return JobProcess(
             [*contender.peer.command(), *arguments],
-            {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"},
+            self._environment,
             self._directory / f"{group}.log",
             timeout_sec=180 + records / 100,
         )

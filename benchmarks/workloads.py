@@ -6,6 +6,7 @@ from typing import Literal
 
 Kind = Literal["stretch", "restore", "restart", "live"]
 Check = Literal["handled", "kept", "output", "counts"]
+Form = Literal["bytes", "json", "avro"]
 
 
 @dataclass(frozen=True)
@@ -15,12 +16,14 @@ class Input:
     name: str
     keys: int | None
     """How many keys take turns; None: each record has its own."""
-    is_json: bool = False
+    form: Form = "bytes"
+    """What values are."""
 
 
 HOT = Input("hot", keys=1_000)
 UNIQUE = Input("unique", keys=None)
-JSON = Input("json", keys=1_000, is_json=True)
+JSON = Input("json", keys=1_000, form="json")
+AVRO = Input("avro", keys=1_000, form="avro")
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ WORKLOADS: Mapping[str, Workload] = {
         Workload("noop-bulk", "no-op, in bulk", HOT),
         Workload("noop", "no-op, record by record", HOT),
         Workload("json", "JSON decoded and filtered", JSON, check="kept"),
+        Workload("avro", "Avro decoded and filtered", AVRO, check="kept"),
         Workload("map", "map to a topic, 1,000 keys", HOT, check="output"),
         Workload("map-unique", "map to a topic, unique keys", UNIQUE, check="output"),
         Workload("count-hot", "count per key, 1,000 keys", HOT, check="counts"),
@@ -76,9 +80,6 @@ WORKLOADS: Mapping[str, Workload] = {
         Workload("memory", "count per key, 10 million keys", UNIQUE, check="counts", share=10 / 3, on_request=True),
     )
 }
-
-NOT_BUILT: Mapping[str, str] = {"avro": "Avro decoded"}
-"""Workloads that are meant, and not measured yet."""
 
 
 @dataclass(frozen=True)

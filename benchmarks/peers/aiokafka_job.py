@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from benchmarks.peers.lines import LEAST_AMOUNT, Job, Live, Stretch, job_of_arguments
+from benchmarks.peers.lines import LEAST_AMOUNT, Job, Live, Stretch, avro_reader, job_of_arguments
 
 BATCH_BYTES = 256 * 1024
 """As paperboy's own producer has it."""
@@ -45,7 +45,15 @@ async def getmany(job, consumer):
 
 
 async def getmany_json(job, consumer):
-    stretch, decode = Stretch(job.records), msgspec.json.decode
+    await filtered(job, consumer, msgspec.json.decode)
+
+
+async def getmany_avro(job, consumer):
+    await filtered(job, consumer, avro_reader())
+
+
+async def filtered(job, consumer, decode):
+    stretch = Stretch(job.records)
     async for _, chunk in chunks(consumer, stretch):
         for record in chunk:
             if decode(record.value)["amount"] >= LEAST_AMOUNT:
@@ -113,6 +121,7 @@ async def getmany_live(job, consumer):
 RUNS = {
     "noop": getmany,
     "json": getmany_json,
+    "avro": getmany_avro,
     "map-send": getmany_send,
     "map-send-batch": getmany_send_batch,
     "live-getone": getone,

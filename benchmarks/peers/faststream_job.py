@@ -6,7 +6,7 @@ import logging
 import msgspec
 from faststream.kafka import KafkaBroker
 
-from benchmarks.peers.lines import LEAST_AMOUNT, Job, Live, Stretch, job_of_arguments
+from benchmarks.peers.lines import LEAST_AMOUNT, Job, Live, Stretch, avro_reader, job_of_arguments
 
 BULK = 10_000
 """The most records that `noop-bulk` takes at once."""
@@ -25,10 +25,6 @@ def subscriber(job, broker, **options):
 async def raw(message):
     """In place of a decoder that finds out what a value is."""
     return message.body
-
-
-async def from_json(message):
-    return msgspec.json.decode(message.body)
 
 
 async def run(broker, is_over):
@@ -64,10 +60,14 @@ async def no_op_bulk(job, broker):
     stretch.tell()
 
 
-async def json_filter(job, broker):
+async def filtered(job, broker):
     stretch, is_over = Stretch(job.records), asyncio.Event()
+    decode = avro_reader() if job.workload == "avro" else msgspec.json.decode
 
-    @subscriber(job, broker, decoder=from_json)
+    async def decoded(message):
+        return decode(message.body)
+
+    @subscriber(job, broker, decoder=decoded)
     async def handle(value):
         if value["amount"] >= LEAST_AMOUNT:
             stretch.kept += 1
@@ -108,7 +108,14 @@ async def live(job, broker):
     noted.tell()
 
 
-RUNS = {"noop": no_op, "noop-bulk": no_op_bulk, "json": json_filter, "map": map_to_topic, "live": live}
+RUNS = {
+    "noop": no_op,
+    "noop-bulk": no_op_bulk,
+    "json": filtered,
+    "avro": filtered,
+    "map": map_to_topic,
+    "live": live,
+}
 
 if __name__ == "__main__":
     asyncio.run(main(job_of_arguments()))

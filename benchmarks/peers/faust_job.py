@@ -6,7 +6,7 @@ import time
 
 import faust
 
-from benchmarks.peers.lines import LEAST_AMOUNT, Job, Live, Returning, Stretch, job_of_arguments, tell
+from benchmarks.peers.lines import LEAST_AMOUNT, Job, Live, Returning, Stretch, avro_reader, job_of_arguments, tell
 
 BULK = 1_000
 """How many records `noop-bulk` takes at once."""
@@ -28,9 +28,16 @@ def main(job: Job) -> None:
         stream_recovery_delay=0.0,
         web_enabled=False,
     )
-    value_serializer = "json" if job.workload == "json" else "raw"
-    source = app.topic(job.topic, key_serializer="raw", value_serializer=value_serializer)
+    source = app.topic(job.topic, key_serializer="raw", value_serializer=value_serializer(job.workload))
     asyncio.run(RUNS[job.workload](job, app, source))
+
+
+def value_serializer(workload):
+    if workload == "avro":
+        codec = faust.Codec()
+        codec._loads = avro_reader()
+        return codec
+    return "json" if workload == "json" else "raw"
 
 
 async def run(app, is_over):
@@ -71,7 +78,7 @@ async def no_op_bulk(job, app, source):
     stretch.tell()
 
 
-async def json_filter(job, app, source):
+async def filtered(job, app, source):
     stretch, is_over = Stretch(job.records), asyncio.Event()
 
     async def handle(stream):
@@ -172,7 +179,8 @@ async def live(job, app, source):
 RUNS = {
     "noop": no_op,
     "noop-bulk": no_op_bulk,
-    "json": json_filter,
+    "json": filtered,
+    "avro": filtered,
     "map": map_to_topic,
     "count": count,
     "restore": restore,

@@ -1,15 +1,35 @@
 """What every job is given and says, in any peer's environment: nothing here needs more than Python."""
 
 import json
+import os
 import sys
 import time
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any, Final, NamedTuple
 
 END = b"end"
 """The last record of a live topic."""
 
 LEAST_AMOUNT = 50
-"""The filter of the JSON workload lets amounts from here on pass."""
+"""The filter of the JSON and Avro workloads lets amounts from here on pass."""
+
+AVRO_SCHEMA: Final[dict[str, Any]] = {
+    "type": "record",
+    "name": "Order",
+    "fields": [
+        {"name": "id", "type": "long"},
+        {"name": "user", "type": "string"},
+        {"name": "amount", "type": "int"},
+        {"name": "tags", "type": {"type": "array", "items": "string"}},
+        {"name": "note", "type": "string"},
+    ],
+}
+AVRO_HEAD: Final = b"\x00\x00\x00\x00\x01"
+"""Before each Avro record, as Confluent's serializers write it: a zero, and the schema's id."""
+
+REGISTRY: Final = os.environ.get("SCHEMA_REGISTRY_URL", "")
+"""Of the Avro workload: where the schema is to be had by its id."""
 
 
 class Job(NamedTuple):
@@ -35,6 +55,20 @@ def job_of_arguments() -> Job:
 def tell(**facts: Any) -> None:
     """One line of JSON for the harness. The last one is the result, those before are events."""
     print(json.dumps(facts), flush=True)
+
+
+def avro_reader() -> Callable[[bytes], Any]:
+    """For those who bring none: fastavro, with a schema that is known, and the head passed over."""
+    from fastavro import parse_schema, schemaless_reader  # here: the other workloads are not to pay for it
+
+    schema = parse_schema(AVRO_SCHEMA)
+
+    def read(data: bytes) -> Any:
+        stream = BytesIO(data)
+        stream.seek(len(AVRO_HEAD))
+        return schemaless_reader(stream, schema, None)
+
+    return read
 
 
 class Stretch:

@@ -6,7 +6,7 @@ from collections import Counter
 
 import msgspec
 
-from benchmarks.peers.lines import LEAST_AMOUNT, Job, Live, Returning, job_of_arguments, tell
+from benchmarks.peers.lines import LEAST_AMOUNT, REGISTRY, Job, Live, Returning, job_of_arguments, tell
 from paperboy import BulkHandler, Engine, Handler, Table
 
 
@@ -39,11 +39,21 @@ def no_op_bulk(job, options):
 
 
 def json_filter(job, options):
+    filtered(job, options, msgspec.json.decode)
+
+
+def avro_filter(job, options):
+    from paperboy.serializers import Avro  # here: the other workloads are not to pay for it
+
+    filtered(job, options, Avro(REGISTRY))
+
+
+def filtered(job, options, deserializer):
     kept = 0
 
     class Filter(Handler):
         topic = job.topic
-        value_deserializer = msgspec.json.decode
+        value_deserializer = deserializer
 
         @classmethod
         async def on_message(cls, msg, ctx):
@@ -170,6 +180,7 @@ RUNS = {
     "noop": no_op,
     "noop-bulk": no_op_bulk,
     "json": json_filter,
+    "avro": avro_filter,
     "map": map_to_topic,
     "count": count,
     "count-bulk": count_bulk,

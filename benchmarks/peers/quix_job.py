@@ -5,7 +5,7 @@ import time
 from quixstreams import Application
 from quixstreams.state.recovery import RecoveryManager, RecoveryPartition
 
-from benchmarks.peers.lines import LEAST_AMOUNT, Job, Live, Returning, Stretch, job_of_arguments, tell
+from benchmarks.peers.lines import LEAST_AMOUNT, REGISTRY, Job, Live, Returning, Stretch, job_of_arguments, tell
 
 
 def main(job: Job) -> None:
@@ -18,9 +18,18 @@ def main(job: Job) -> None:
         loglevel="WARNING",
         processing_guarantee=guarantee or "at-least-once",
     )
-    value = "json" if workload == "json" else "bytes"
-    source = app.topic(job.topic, key_deserializer="bytes", value_deserializer=value)
+    source = app.topic(job.topic, key_deserializer="bytes", value_deserializer=value_deserializer(workload))
     RUNS[workload](job, app, app.dataframe(source))
+
+
+def value_deserializer(workload):
+    if workload == "avro":
+        # Here: the other workloads are not to pay for it.
+        from quixstreams.models import SchemaRegistryClientConfig
+        from quixstreams.models.serializers.avro import AvroDeserializer
+
+        return AvroDeserializer(schema_registry_client_config=SchemaRegistryClientConfig(url=REGISTRY))
+    return "json" if workload == "json" else "bytes"
 
 
 def no_op(job, app, frame):
@@ -35,7 +44,7 @@ def no_op(job, app, frame):
     stretch.tell()
 
 
-def json_filter(job, app, frame):
+def filtered(job, app, frame):
     stretch = Stretch(job.records)
 
     def passes(value):
@@ -126,7 +135,8 @@ def live(job, app, frame):
 
 RUNS = {
     "noop": no_op,
-    "json": json_filter,
+    "json": filtered,
+    "avro": filtered,
     "map": map_to_topic,
     "count": count,
     "restore": restore,

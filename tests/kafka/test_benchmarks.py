@@ -1,5 +1,6 @@
 """The benchmarks' own jobs do the whole work, and the oracle would say so if they did not. Peers are not installed."""
 
+import json
 import time
 from collections import Counter
 from pathlib import Path
@@ -9,17 +10,20 @@ import pytest
 from benchmarks import inputs, oracle
 from benchmarks.contenders import AS_PYTHON, CONTENDERS, OURS
 from benchmarks.oracle import WorkMissing
+from benchmarks.peers.lines import avro_reader
 from benchmarks.trials import Trials
-from benchmarks.workloads import HOT, WORKLOADS
+from benchmarks.workloads import AVRO, HOT, JSON, WORKLOADS
 from paperboy.brokers.partitioner import partition_for_key
 
 RECORDS = 2_000
 
 RUNS = [
     ("getmany", "noop"),
+    ("getmany", "avro"),
     ("getmany-send", "map"),
     (AS_PYTHON, "noop-bulk"),
     (AS_PYTHON, "json"),
+    (AS_PYTHON, "avro"),
     (AS_PYTHON, "map"),
     (AS_PYTHON, "count-hot-bulk"),
     (AS_PYTHON, "count-exactly-once"),
@@ -72,8 +76,26 @@ async def test_the_oracle_sees_a_missing_record_a_second_one_and_what_is_not_com
         await oracle.check_committed(kafka_bootstrap, f"nobody-{topic}", topic)
 
 
+@pytest.mark.parametrize("workload", ["json", "avro"])
+def test_a_filter_that_lets_other_records_pass_is_found_out(
+    trials: Trials, monkeypatch: pytest.MonkeyPatch, workload: str
+) -> None:
+    monkeypatch.setattr(inputs, "expected_kept", lambda _source, _records: 999)
+    with pytest.raises(WorkMissing, match="1000 records passed the filter instead of 999"):
+        trials.run(CONTENDERS["getmany"], WORKLOADS[workload])
+
+
 def test_inputs_stand_where_the_default_partitioner_puts_them_and_half_pass_the_filter() -> None:
     counts = inputs.expected_counts(HOT, RECORDS)
     assert counts.total() == RECORDS
     assert len({partition_for_key(key, inputs.PARTITIONS) for key in counts}) == inputs.PARTITIONS
-    assert inputs.expected_kept(WORKLOADS["json"].input, RECORDS) == RECORDS // 2
+    assert inputs.expected_kept(JSON, RECORDS) == inputs.expected_kept(AVRO, RECORDS) == RECORDS // 2
+
+
+def test_avro_holds_what_json_does() -> None:
+    data = inputs.value_of(70, AVRO)
+    assert data[0] == 0
+    assert int.from_bytes(data[1:5], "big") == 1
+    fields = avro_reader()(data)
+    assert fields | {"note": "n" * 30} == json.loads(inputs.value_of(70, JSON))
+    assert len(data) == pytest.approx(100, abs=10)

@@ -1,10 +1,22 @@
 import com.fasterxml.jackson.databind.ObjectMapper;
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.net.URI;
+import java.nio.ByteBuffer;
 import java.time.Duration;
 import java.time.Instant;
 import java.util.Arrays;
+import java.util.HashMap;
+import java.util.Map;
 import java.util.Properties;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.atomic.AtomicLong;
+import java.util.function.ToIntFunction;
+import org.apache.avro.Schema;
+import org.apache.avro.generic.GenericDatumReader;
+import org.apache.avro.generic.GenericRecord;
+import org.apache.avro.io.BinaryDecoder;
+import org.apache.avro.io.DecoderFactory;
 import org.apache.kafka.clients.consumer.ConsumerConfig;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.serialization.Serdes;
@@ -28,6 +40,8 @@ import org.apache.kafka.streams.state.Stores;
 public final class StreamsJob {
     private static final int LEAST_AMOUNT = 50;
     private static final byte[] END = "end".getBytes();
+    /** A zero, and the schema's id in four bytes. */
+    private static final int AVRO_HEAD_BYTES = 5;
 
     private final String workload;
     private final String bootstrap;
@@ -41,6 +55,8 @@ public final class StreamsJob {
 
     private final CountDownLatch over = new CountDownLatch(1);
     private final ObjectMapper json = new ObjectMapper();
+    private final Map<Integer, GenericDatumReader<GenericRecord>> avroReaders = new HashMap<>();
+    private BinaryDecoder avroDecoder;
     // Of the one stream thread, and read when it has ended.
     private long seen;
     private long kept;
@@ -71,7 +87,8 @@ public final class StreamsJob {
         KStream<Bytes, byte[]> source = builder.stream(topic, Consumed.with(Serdes.Bytes(), Serdes.ByteArray()));
         switch (workload) {
             case "noop" -> source.foreach((key, value) -> handled());
-            case "json" -> source.filter((key, value) -> passes(value)).foreach((key, value) -> kept++);
+            case "json" -> filtered(source, this::jsonAmount);
+            case "avro" -> filtered(source, this::avroAmount);
             case "map" -> source.peek((key, value) -> handled()).to(out, Produced.with(Serdes.Bytes(), Serdes.ByteArray()));
             case "count", "restore" -> count(source.peek((key, value) -> handled()));
             case "restart" -> count(source.peek((key, value) -> returned()));
@@ -128,12 +145,41 @@ public final class StreamsJob {
         }
     }
 
-    private boolean passes(byte[] value) {
-        handled();
+    private void filtered(KStream<Bytes, byte[]> source, ToIntFunction<byte[]> amountOf) {
+        source.filter((key, value) -> {
+            handled();
+            return amountOf.applyAsInt(value) >= LEAST_AMOUNT;
+        }).foreach((key, value) -> kept++);
+    }
+
+    private int jsonAmount(byte[] value) {
         try {
-            return ((Number) json.readValue(value, java.util.Map.class).get("amount")).intValue() >= LEAST_AMOUNT;
-        } catch (java.io.IOException error) {
-            throw new IllegalStateException(error);
+            return ((Number) json.readValue(value, Map.class).get("amount")).intValue();
+        } catch (IOException error) {
+            throw new UncheckedIOException(error);
+        }
+    }
+
+    /** As Confluent's deserializer, which is not on Maven Central: a reader for each schema, by the id in the head. */
+    private int avroAmount(byte[] value) {
+        int schemaId = ByteBuffer.wrap(value).getInt(1);
+        avroDecoder = DecoderFactory.get()
+            .binaryDecoder(value, AVRO_HEAD_BYTES, value.length - AVRO_HEAD_BYTES, avroDecoder);
+        try {
+            GenericRecord record = avroReaders.computeIfAbsent(schemaId, this::avroReader).read(null, avroDecoder);
+            return (Integer) record.get("amount");
+        } catch (IOException error) {
+            throw new UncheckedIOException(error);
+        }
+    }
+
+    private GenericDatumReader<GenericRecord> avroReader(int schemaId) {
+        try {
+            URI address = URI.create(System.getenv("SCHEMA_REGISTRY_URL") + "/schemas/ids/" + schemaId);
+            String schema = json.readTree(address.toURL()).get("schema").asText();
+            return new GenericDatumReader<>(new Schema.Parser().parse(schema));
+        } catch (IOException error) {
+            throw new UncheckedIOException(error);
         }
     }
 
