@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from paperboy.brokers.protocol import Reader, Record, TopicDescription, TopicPartition
-from paperboy.engine.restore import SLICE, take_over, uselessness
+from paperboy.brokers.protocol import Reader, TopicDescription, TopicPartition
+from paperboy.engine.restore import take_over, uselessness
 from paperboy.engine.restoring import RestoreProgress, Restoring
 from paperboy.engine.silence import Silence
 from paperboy.engine.status import GlobalTableStatus
@@ -20,6 +20,8 @@ from paperboy.tables.stores.protocol import Scan, Store, StoreIdentity
 
 _log = get_logger("paperboy.globals")
 
+SLICE = 5_000
+"""Differences between two copies that are written before the loop gets its turn."""
 _RESTORE_FETCH_SEC = 0.1
 """A tail without records gives a fetch nothing to return with: this is what it costs a restore."""
 _FETCH_SEC = 1.0
@@ -308,7 +310,7 @@ class Follower:
 
     async def _read(self, reader: Reader, copies: Sequence["_Copy"], timeout_sec: float) -> None:
         """Write to the stores what one fetch brings."""
-        chunks = await reader.fetch([copy.source for copy in copies], timeout_sec)
+        chunks = await reader.fetch_changes([copy.source for copy in copies], timeout_sec)
         for copy in copies:
             await take_over(
                 copy.held,
@@ -323,15 +325,15 @@ class Follower:
         if self._progress is not None:
             self._progress.passed(records, offsets)
 
-    def _tell_keyless(self, copy: "_Copy", keyless: Sequence[Record]) -> None:
+    def _tell_keyless(self, copy: "_Copy", keyless: Sequence[int]) -> None:
         self._keyless += len(keyless)
         _log.error(
             "records without a key passed over",
             table=self.table.name,
             topic=str(copy.source),
             records=len(keyless),
-            first_offset=keyless[0].offset,
-            last_offset=keyless[-1].offset,
+            first_offset=keyless[0],
+            last_offset=keyless[-1],
         )
 
     def _uselessness(self, copy: "_Copy", begin: int, end: int, now_ms: int, at_least_ms: int = 0) -> str | None:

@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NoReturn
+from typing import NoReturn
 
-from paperboy.brokers.protocol import Broker, Record, TopicPartition
+from paperboy.brokers.protocol import Broker, Changes, TopicPartition
 from paperboy.engine.restoring import RestoreProgress
 from paperboy.engine.silence import Silence
 from paperboy.engine.stores import HeldStore, TaskTable
@@ -14,8 +14,6 @@ from paperboy.tables.stores.protocol import Store
 
 _FETCH_TIMEOUT_SEC = 0.1
 """A tail without records gives a fetch nothing to return with: this is what it costs each restore."""
-SLICE = 5_000
-"""Records that are written to a store before the loop gets its turn."""
 
 
 async def restore(tables: Sequence[TaskTable], broker: Broker, progress: RestoreProgress) -> None:
@@ -55,34 +53,31 @@ async def restore(tables: Sequence[TaskTable], broker: Broker, progress: Restore
 async def take_over(
     held: HeldStore,
     store: Store,
-    records: Sequence[Record],
+    chunk: Sequence[Changes],
     position: int,
     passed: Callable[[int, int], object],
-    on_keyless: Callable[[Sequence[Record]], object],
+    on_keyless: Callable[[Sequence[int]], object],
 ) -> None:
-    """Write a chunk to a store, in slices that leave the loop its turn, and let it stand where the reader stands.
+    """Write what a fetch has brought to a store, and let it stand where the reader stands.
 
     Args:
         store: the one that is held, whose changelog offset is known.
         position: the reader's, past transaction markers and compacted gaps.
         passed: told how many records, and how many offsets, the store has come on by.
-        on_keyless: told of records that belong to no entry, before their slice is written without them.
+        on_keyless: told the offsets of records that belong to no entry, before their slice is written without them.
     """
     before = store.changelog_offset or 0
     in_step_ms = store.in_step_ms or 0
-    for start in range(0, len(records), SLICE):
-        part = records[start : start + SLICE]
+    for changes in chunk:
         if held.fetch_schemas is not None:
-            await held.fetch_schemas(part)
-        changes: dict[Any, Any] = {record.key: record.value for record in part}
-        if None in changes or b"" in changes:
-            on_keyless([record for record in part if not record.key])
-            changes = {key: value for key, value in changes.items() if key}
-        store.write(changes, part[-1].offset + 1, in_step_ms)
-        await asyncio.sleep(0)
+            await held.fetch_schemas(changes.last)
+        if changes.keyless:
+            on_keyless(changes.keyless)
+        store.write(changes.last, changes.end, in_step_ms)
+        await asyncio.sleep(0)  # the loop gets its turn
     if position > (store.changelog_offset or 0):
         store.write({}, position, in_step_ms)
-    passed(len(records), (store.changelog_offset or 0) - before)
+    passed(sum(changes.records for changes in chunk), (store.changelog_offset or 0) - before)
     if store.flush_due:
         await held.flush()
 
@@ -137,7 +132,7 @@ async def _read(
             await reader.start({changelog: starts[changelog] for changelog in unfinished})
             silence = Silence(reader, {changelog: ends[changelog] for changelog in unfinished}, broker)
             while unfinished:
-                chunks = await reader.fetch(unfinished, _FETCH_TIMEOUT_SEC)
+                chunks = await reader.fetch_changes(unfinished, _FETCH_TIMEOUT_SEC)
                 for changelog in unfinished:
                     table = tables[changelog]
                     await take_over(
@@ -165,9 +160,9 @@ def _reached(table: TaskTable) -> int:
     return table.partition.store.changelog_offset or 0
 
 
-def _refuse_keyless(table: TaskTable, keyless: Sequence[Record]) -> NoReturn:
+def _refuse_keyless(table: TaskTable, keyless: Sequence[int]) -> NoReturn:
     raise BrokerError(
         f"Changelog {table.changelog} of table {table.partition.table!r} holds a record without a key at offset"
-        f" {keyless[0].offset}, which no table writes: somebody else has written to it; give the table a changelog of"
+        f" {keyless[0]}, which no table writes: somebody else has written to it; give the table a changelog of"
         " its own (changelog_topic_name)."
     )

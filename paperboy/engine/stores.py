@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from paperboy.brokers.protocol import Record, TopicPartition
+from paperboy.brokers.protocol import TopicPartition
 from paperboy.clock import in_thread
 from paperboy.engine.assignment import Recency
 from paperboy.engine.changelogs import Changelog, is_another
@@ -46,10 +46,10 @@ class HeldStore:
         self,
         identity: StoreIdentity,
         open_store: Callable[[StoreIdentity], Opened],
-        fetch_schemas: Callable[[Sequence[Record]], Awaitable[None]] | None = None,
+        fetch_schemas: Callable[[Mapping[bytes, bytes | None]], Awaitable[None]] | None = None,
     ) -> None:
         self.fetch_schemas = fetch_schemas
-        """To be awaited with records before they are taken over; None where nothing has to be fetched for them."""
+        """To be awaited with entries before they are taken over; None where nothing has to be fetched for them."""
         self._identity = identity
         self._open_store = open_store
         self._store: Store | None = None

@@ -87,8 +87,9 @@ async def _last_of_keys(
         while left:
             for partition, fetched in (await reader.fetch(left, _FETCH_TIMEOUT_SEC, SAMPLED_RECORDS)).items():
                 records = [record for record in fetched if record.offset < ends[partition]]
-                await fetch_schemas(tables[partition.topic], records)
-                last[partition].update((record.key, record) for record in records if record.key)
+                keyed = {record.key: record for record in records if record.key}
+                await fetch_schemas(tables[partition.topic], {key: record.value for key, record in keyed.items()})
+                last[partition].update(keyed)
                 counts[partition] += len(records)
             left = [
                 partition

@@ -1,8 +1,7 @@
 """Tables whose keys or values are written in schemas of a registry."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-from paperboy.brokers.protocol import Record
 from paperboy.errors import IncompatibleSchema
 from paperboy.serializers.framed import TopicSerializer, framed_in, of_topic
 from paperboy.serializers.protocol import Serializer
@@ -59,17 +58,17 @@ async def open_to_read(table: Table, topic: str) -> None:
     table.write_with(of_topic(table.key_serializer, topic, "key"), table.value_serializer)
 
 
-async def fetch_schemas(table: Table, records: Sequence[Record]) -> None:
-    """Have what these records are written in, before they can be read: nobody can wait then.
+async def fetch_schemas(table: Table, entries: Mapping[bytes, bytes | None]) -> None:
+    """Have what these are written in, before they can be read: nobody can wait then.
 
     Raises:
         RegistryError: the registry does not answer, or refuses to.
     """
     key, value = framed_in(table.key_serializer), framed_in(table.value_serializer)
     if key is not None:
-        await key.fetch_for(record.key for record in records if record.key is not None)
+        await key.fetch_for(entries)
     if value is not None:
-        await value.fetch_for(record.value for record in records if record.value is not None)
+        await value.fetch_for(each for each in entries.values() if each is not None)
 
 
 def has_schemas(table: Table) -> bool:

@@ -1,7 +1,8 @@
 """A broker on which every topic and group has a prefix that its user does not see: tests that share it never meet."""
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar
 
@@ -10,6 +11,7 @@ from paperboy.brokers.protocol import (
     Assignment,
     Assignor,
     Broker,
+    Changes,
     Consumer,
     Member,
     MembershipOptions,
@@ -67,16 +69,28 @@ class Prefix:
         max_records: int | None,
     ) -> dict[TopicPartition, list[Record]]:
         named = [self.on_partition(partition) for partition in partitions]
-        try:
+        with self._off_errors():
             chunks = await source.fetch(named, timeout_sec, max_records)
-        except OffsetOutOfRange as error:
-            topic = self.off(error.topic)
-            raise OffsetOutOfRange(str(error), topic, error.partition, error.offset) from error
         for (topic, _), records in chunks.items():
             plain = self.off(topic)
             for record in records:
                 record.topic = plain
         return self.off_keys(chunks)
+
+    async def fetch_changes(
+        self, reader: Reader, partitions: Collection[TopicPartition], timeout_sec: float
+    ) -> dict[TopicPartition, list[Changes]]:
+        with self._off_errors():
+            chunks = await reader.fetch_changes([self.on_partition(partition) for partition in partitions], timeout_sec)
+        return self.off_keys(chunks)
+
+    @contextmanager
+    def _off_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OffsetOutOfRange as error:
+            topic = self.off(error.topic)
+            raise OffsetOutOfRange(str(error), topic, error.partition, error.offset) from error
 
 
 class PrefixedBroker:
@@ -257,6 +271,11 @@ class _PrefixedReader:
         self, partitions: Collection[TopicPartition], timeout_sec: float, max_records: int | None = None
     ) -> dict[TopicPartition, list[Record]]:
         return await self._prefix.fetch(self._reader, partitions, timeout_sec, max_records)
+
+    async def fetch_changes(
+        self, partitions: Collection[TopicPartition], timeout_sec: float
+    ) -> dict[TopicPartition, list[Changes]]:
+        return await self._prefix.fetch_changes(self._reader, partitions, timeout_sec)
 
     def position(self, partition: TopicPartition) -> int:
         return self._reader.position(self._prefix.on_partition(partition))

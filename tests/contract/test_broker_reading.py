@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from paperboy.brokers.protocol import Reader, TopicPartition
 from paperboy.errors import OffsetOutOfRange
 from tests.contract.conftest import (
@@ -14,6 +16,7 @@ from tests.contract.conftest import (
     reading,
     truncate,
     write,
+    write_records,
 )
 
 
@@ -81,6 +84,48 @@ async def test_a_fetch_hands_out_no_more_than_max_records_of_all_partitions(brok
                     offsets[partition] += [record.offset for record in records]
                     assert reader.position(partition) == records[-1].offset + 1
             assert list(offsets.values()) == [[0, 1, 2, 3, 4]] * 2
+
+
+async def test_changes_are_what_the_records_come_to(broker: OpenBroker) -> None:
+    async with connected(broker) as connection:
+        partition = await new_partition(connection)
+        now_ms = connection.clock.time_ms()
+        pairs = ((b"a", b"1"), (b"b", b"1"), (None, b"lost"), (b"", b"lost"), (b"b", None), (b"a", b"2"))
+        await write_records(connection, partition, [(key, value, (), now_ms) for key, value in pairs])
+        async with reading(connection, {partition: 1}) as reader, asyncio.timeout(PATIENCE_SEC):
+            last: dict[bytes, bytes | None] = {}
+            records, keyless = 0, list[int]()
+            while reader.position(partition) < 6:
+                for changes in (await reader.fetch_changes([partition], 1.0))[partition]:
+                    last |= changes.last
+                    records += changes.records
+                    keyless += changes.keyless
+                    assert changes.end <= reader.position(partition)
+            assert (last, records, keyless) == ({b"b": None, b"a": b"2"}, 5, [2, 3])
+            assert await reader.fetch_changes([partition], 0.2) == {}
+
+
+async def test_changes_go_on_where_a_fetch_has_ended(broker: OpenBroker) -> None:
+    async with connected(broker) as connection:
+        partition = await new_partition(connection)
+        now_ms = connection.clock.time_ms()
+        await write_records(connection, partition, [(b"%d" % number, b"", (), now_ms) for number in range(5)])
+        async with reading(connection, {partition: 0}) as reader, asyncio.timeout(PATIENCE_SEC):
+            (chunk,) = (await reader.fetch([partition], PATIENCE_SEC, max_records=2)).values()
+            seen = [record.key for record in chunk]
+            while reader.position(partition) < 5:
+                (rest,) = (await reader.fetch_changes([partition], PATIENCE_SEC)).values()
+                seen += [key for changes in rest for key in changes.last]
+            assert seen == [b"0", b"1", b"2", b"3", b"4"]
+
+
+async def test_changes_of_a_position_that_is_out_of_range_are_refused(broker: OpenBroker) -> None:
+    async with connected(broker) as connection:
+        partition = await new_partition(connection)
+        await write(connection, partition, b"a")
+        async with reading(connection, {partition: 2}) as reader, asyncio.timeout(PATIENCE_SEC):
+            with pytest.raises(OffsetOutOfRange):
+                await reader.fetch_changes([partition], PATIENCE_SEC)
 
 
 async def test_chunks_are_keyed_by_partitions_that_were_asked_for(broker: OpenBroker) -> None:

@@ -157,8 +157,8 @@ MUTANTS = [
     Mutant(
         "restore drops tombstones",
         "engine/restore.py",
-        "record.key: record.value for record in part}",
-        "record.key: record.value for record in part if record.value is not None}",
+        "store.write(changes.last, changes.end, in_step_ms)",
+        "store.write({k: v for k, v in changes.last.items() if v is not None}, changes.end, in_step_ms)",
         500,
     ),
     Mutant(

@@ -1,6 +1,7 @@
 """Chunks unpacked by us are those that aiokafka unpacks, and leave the position where it does."""
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -12,10 +13,15 @@ from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paperboy.brokers.kafka.unpack import _GetAll, unpacked
-from paperboy.brokers.protocol import TopicPartition
+from paperboy.brokers import protocol
+from paperboy.brokers.kafka import unpack as unpack_module
+from paperboy.brokers.kafka.unpack import Fetched, unpacked, unpacked_changes
+from paperboy.brokers.protocol import Changes, TopicPartition
 
 PARTITION = TopicPartition("views", 3)
+
+Unpacking = Callable[[PartitionRecords], object]
+UNPACKINGS = (unpacked, unpacked_changes)
 
 _CONTROL = 0x20
 _CRC_AT, _ATTRIBUTES_AT, _LAST_DELTA_AT = 17, 21, 23
@@ -74,6 +80,13 @@ def fetched(data: bytes, offset: int, aborted: list[tuple[int, int]], isolation:
     return PartitionRecords(PARTITION, MemoryRecords(data), list(aborted), offset, None, None, True, isolation)
 
 
+def come_to(chunk: list[Changes]) -> tuple[dict[bytes, bytes | None], int, list[int]]:
+    last: dict[bytes, bytes | None] = {}
+    for changes in chunk:
+        last |= changes.last
+    return last, sum(changes.records for changes in chunk), [offset for changes in chunk for offset in changes.keyless]
+
+
 small = st.binary(max_size=8)
 batches = st.lists(
     st.builds(
@@ -108,21 +121,43 @@ def test_we_unpack_what_aiokafka_unpacks(
     batches: list[Batch], first_offset: int, skip: int, aborted: list[tuple[int, int]], isolation: int
 ) -> None:
     data = log_of(batches, first_offset)
-    theirs, ours = (fetched(data, first_offset + skip, aborted, isolation) for _ in range(2))
+    theirs, ours, as_changes = (fetched(data, first_offset + skip, aborted, isolation) for _ in range(3))
     expected = list(theirs)
     assert unpacked(ours) == expected
-    assert ours.next_fetch_offset == theirs.next_fetch_offset
+    assert come_to(unpacked_changes(as_changes)) == come_to(Changes.of(expected))
+    assert ours.next_fetch_offset == as_changes.next_fetch_offset == theirs.next_fetch_offset
 
 
-def test_a_damaged_batch_is_refused() -> None:
+def test_each_slice_of_changes_ends_before_what_is_not_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpack_module, "CHANGES_AT_ONCE", 2)
+    pairs = Batch(((b"a", b"1", ()), (b"a", b"2", ())), cut_off=1)
+    data = log_of([pairs, Batch(((b"b", b"1", ()),)), Batch((), marker=1), pairs, Batch((), marker=1)], 10)
+    assert unpacked_changes(fetched(data, 11, [], READ_COMMITTED)) == [
+        Changes({b"a": b"2", b"b": b"1"}, 2, [], end=14),
+        Changes({b"a": b"2"}, 2, [], end=18),
+    ]
+
+
+def test_changes_of_records_are_sliced_and_end_behind_their_last_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "CHANGES_AT_ONCE", 2)
+    batch = Batch(((b"a", b"1", ()), (b"a", None, ()), (None, b"1", ())), cut_off=1)
+    records = unpacked(fetched(log_of([batch], 10), 10, [], READ_COMMITTED))
+    assert Changes.of(records) == [Changes({b"a": None}, 2, [], end=12), Changes({}, 1, [12], end=13)]
+
+
+@pytest.mark.parametrize("unpack", UNPACKINGS)
+def test_a_damaged_batch_is_refused(unpack: Unpacking) -> None:
     data = bytearray(log_of([Batch(((b"key", b"value", ()),))], 0))
     data[-1] ^= 1
     with pytest.raises(CorruptRecordException, match="views"):
-        unpacked(fetched(bytes(data), 0, [], READ_COMMITTED))
+        unpack(fetched(bytes(data), 0, [], READ_COMMITTED))
 
 
+@pytest.mark.parametrize("unpack", UNPACKINGS)
 @pytest.mark.parametrize("damaged", [1, 2, 3])
-async def test_a_chunk_with_a_damaged_batch_is_fetched_anew_and_not_gone_on_with_behind_it(damaged: int) -> None:
+async def test_a_chunk_with_a_damaged_batch_is_fetched_anew_and_not_gone_on_with_behind_it(
+    damaged: int, unpack: Unpacking
+) -> None:
     data = bytearray(log_of([Batch(((b"key", b"value", ()),)) for _ in range(3)], 0))
     data[len(data) * damaged // 3 - 1] ^= 1  # its end
     subscription = SubscriptionState()
@@ -132,7 +167,10 @@ async def test_a_chunk_with_a_damaged_batch_is_fetched_anew_and_not_gone_on_with
     result = FetchResult(
         PARTITION, assignment=assignment, partition_records=fetched(bytes(data), 0, [], READ_COMMITTED), backoff=0
     )
-    take = _GetAll(result)
+    waiting = Fetched()
+    waiting.unpack = unpack
+    waiting[PARTITION] = result
+    take = result.getall
     with pytest.raises(CorruptRecordException):
         take()
     assert take() == []

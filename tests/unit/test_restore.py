@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from paperboy.brokers import protocol
 from paperboy.brokers.memory import MemoryBroker, MemoryCluster
 from paperboy.brokers.protocol import Broker, Outgoing, Reader, Record, TopicPartition, TopicSpec
 from paperboy.clock import SystemClock
@@ -636,6 +637,28 @@ async def test_a_store_that_takes_nothing_ends_the_restore(log: Log) -> None:
 
 
 # Flushes, turns, and how far it has come.
+
+
+async def test_a_chunk_of_which_only_a_part_was_taken_leaves_the_store_at_that_parts_end(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "CHANGES_AT_ONCE", 2)
+    await log.write(CHANGELOG, (b"a", b"1"), (b"b", b"1"), (b"a", b"2"), (b"c", b"1"))
+    clicks = await held()
+    write = store_of(clicks).write
+
+    def full_at_the_second_slice(changes: Mapping[bytes, bytes | None], offset: int, in_step_ms: int) -> None:
+        if b"c" in changes:
+            raise StoreError("the disk is full")
+        write(changes, offset, in_step_ms)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store_of(clicks), "write", full_at_the_second_slice)
+        with pytest.raises(StoreError, match="full"):
+            await log.restore(clicks)
+    assert state(clicks) == ({b"a": b"1", b"b": b"1"}, 2)
+    assert await log.restore(clicks) == 2
+    assert state(clicks) == ({b"a": b"2", b"b": b"1", b"c": b"1"}, 4)
 
 
 async def test_a_restore_that_has_read_something_ends_with_a_flush(log: Log) -> None:

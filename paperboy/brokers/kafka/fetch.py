@@ -1,13 +1,14 @@
 """Taking chunks of records from an aiokafka consumer."""
 
 from collections.abc import Collection
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaTopicPartition
 from aiokafka import errors as kafka_errors
 
 from paperboy.brokers.kafka.errors import translating
-from paperboy.brokers.protocol import Record, TopicPartition
+from paperboy.brokers.protocol import TopicPartition
 from paperboy.errors import OffsetOutOfRange
 
 
@@ -17,8 +18,9 @@ async def fetch(
     timeout_sec: float,
     max_records: int | None,
     name: str,
-) -> dict[TopicPartition, list[Record]]:
-    """What is there for these partitions; see `Reader.fetch`. `name` is the broker's, for messages."""
+) -> dict[TopicPartition, Any]:
+    """What is there for these partitions, as the consumer unpacks it; see `Reader.fetch`. `name` is the broker's, for
+    messages."""
     named = [KafkaTopicPartition(*partition) for partition in partitions]
     try:
         with translating(f"Fetching from {name}"):
@@ -35,4 +37,4 @@ async def fetch(
                     offset,
                 ) from cause
         raise
-    return {TopicPartition(*partition): records for partition, records in chunks.items()}
+    return {TopicPartition(*partition): chunk for partition, chunk in chunks.items()}

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 
 from paperboy.brokers.memory.cluster import MemoryCluster
 from paperboy.brokers.memory.fetcher import Fetcher
-from paperboy.brokers.protocol import Record, TopicPartition
+from paperboy.brokers.protocol import Changes, Record, TopicPartition
 from paperboy.errors import BrokerError
 
 
@@ -26,6 +26,12 @@ class MemoryReader:
         self, partitions: Collection[TopicPartition], timeout_sec: float, max_records: int | None = None
     ) -> dict[TopicPartition, list[Record]]:
         return await self._open.fetch(partitions, timeout_sec, max_records)
+
+    async def fetch_changes(
+        self, partitions: Collection[TopicPartition], timeout_sec: float
+    ) -> dict[TopicPartition, list[Changes]]:
+        chunks = await self.fetch(partitions, timeout_sec)
+        return {partition: Changes.of(records) for partition, records in chunks.items()}
 
     def position(self, partition: TopicPartition) -> int:
         position = self._open.position(partition)
