@@ -9,12 +9,11 @@ import fastavro
 from aiokafka import AIOKafkaProducer
 
 from benchmarks.peers.lines import AVRO_HEAD, AVRO_SCHEMA, END, LEAST_AMOUNT
-from benchmarks.workloads import Input
+from benchmarks.workloads import PARTITIONS, Input
 from paperboy.brokers import open_broker
 from paperboy.brokers.partitioner import partition_for_key
 from paperboy.brokers.protocol import Outgoing, TopicPartition, TopicSpec
 
-PARTITIONS = 4
 LIVE_PER_SEC = 1_000
 _CHUNK = 20_000
 _SCHEMA = fastavro.parse_schema(AVRO_SCHEMA)

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 
-from benchmarks.inputs import PARTITIONS
+from benchmarks.workloads import PARTITIONS
 from paperboy.brokers import open_broker
 from paperboy.brokers.partitioner import partition_for_key
 from paperboy.brokers.protocol import Record, TopicPartition

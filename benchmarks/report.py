@@ -14,6 +14,7 @@ FIGURES = {
     "p99_ms": ("p99, ms", "{:.2f}"),
     "cpu_sec_per_million": ("CPU s per million", "{:.2f}"),
     "peak_mib": ("peak MiB", "{:,.0f}"),
+    "growth": ("last quarter to second", "{:.2f}×"),
 }
 """As columns: heading and format, in their order."""
 
@@ -60,16 +61,22 @@ def _goals(results: Results) -> Iterator[str]:
 
 
 def _against(goal: Goal) -> str:
+    if goal.limit is not None:
+        return "a limit of its own"
     if goal.their_workload is not None:
         return f"ourselves, {WORKLOADS[goal.their_workload].title}"
     return " or ".join(CONTENDERS[name].title for name in goal.against)
 
 
 def _shown_reached(goal: Goal, reached: float) -> str:
+    if goal.limit is not None:
+        return FIGURES[goal.figure][1].format(reached)
     return f"{reached:+.2f}" if goal.more_at_most is not None else f"{reached:.2f}×"
 
 
 def _aim(goal: Goal) -> str:
+    if goal.limit is not None:
+        return f"≤ {FIGURES[goal.figure][1].format(goal.limit)}"
     if goal.at_least is not None:
         return f"≥ {goal.at_least:g}×"
     return f"≤ {goal.at_most:g}×" if goal.at_most is not None else f"≤ +{goal.more_at_most:g}"

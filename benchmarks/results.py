@@ -51,8 +51,11 @@ class Results:
         return statistics.median(values) if values else None
 
     def reached(self, goal: Goal, ours: str) -> float | None:
-        """Our figure over the best of theirs (or less it, where a difference is aimed at); None: not measured."""
+        """Our figure over the best of theirs (or less it, where a difference is aimed at; or alone, where that has a
+        limit); None: not measured."""
         mine = self.median(goal.workload, ours, goal.figure)
+        if goal.limit is not None:
+            return mine
         theirs = [
             value
             for contender in goal.against
@@ -76,8 +79,7 @@ class Results:
 def is_met(goal: Goal, reached: float) -> bool:
     if goal.at_least is not None:
         return reached >= goal.at_least
-    limit = goal.at_most if goal.more_at_most is None else goal.more_at_most
-    assert limit is not None
+    (limit,) = (each for each in (goal.at_most, goal.more_at_most, goal.limit) if each is not None)
     return reached <= limit
 
 

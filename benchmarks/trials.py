@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import shutil
+import statistics
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -16,17 +17,18 @@ from benchmarks.environments import ROOT
 from benchmarks.oracle import WorkMissing
 from benchmarks.process import JobProcess, Usage
 from benchmarks.registry import Registry
-from benchmarks.workloads import WORKLOADS, Workload
+from benchmarks.workloads import PARTITIONS, WORKLOADS, Workload
 from paperboy.brokers import open_broker
 from paperboy.brokers.partitioner import partition_for_key
 from paperboy.brokers.protocol import TopicPartition
 
 Figures = dict[str, Any]
 """``rate`` in records/s (a restore: entries/s), ``seconds``, ``p50_ms``, ``p99_ms``; ``cpu_sec_per_million`` records,
-``peak_mib``; ``records``; ``resident_mib``, each second."""
+``peak_mib``; ``records``; ``resident_mib``, each second, and its ``growth``, where the run was long enough to tell."""
 
 _LIVE_RECORDS = 30_000
 _RETURN_KEYS = 10
+_LEAST_SAMPLES = 12
 
 
 class Trials:
@@ -240,7 +242,7 @@ class _Appender:
 
     async def append(self, keys: Sequence[bytes]) -> None:
         for key in keys:
-            partition = TopicPartition(self._topic, partition_for_key(key, inputs.PARTITIONS))
+            partition = TopicPartition(self._topic, partition_for_key(key, PARTITIONS))
             for ack in await self._producer.send(partition, [(key, b"again", (), self._broker.clock.time_ms())]):
                 await ack
 
@@ -254,5 +256,15 @@ def _costs(usage: Usage, records: int) -> Figures:
         "cpu_sec_per_million": usage.cpu_sec / records * 1e6,
         "peak_mib": usage.peak_mib,
         "resident_mib": usage.resident_mib,
+        "growth": growth(usage.resident_mib),
         "records": records,
     }
+
+
+def growth(resident_mib: Sequence[float]) -> float | None:
+    """What was resident in the last quarter of a run, over the second: in the first, buffers and caches fill."""
+    if len(resident_mib) < _LEAST_SAMPLES:
+        return None
+    quarter = len(resident_mib) // 4
+    second, last = resident_mib[quarter : 2 * quarter], resident_mib[-quarter:]
+    return statistics.mean(last) / statistics.mean(second)

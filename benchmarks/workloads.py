@@ -4,6 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from benchmarks.bound import bound_mib
+
+PARTITIONS = 4
+"""Of every topic."""
+
 Kind = Literal["stretch", "restore", "restart", "live"]
 Check = Literal["handled", "kept", "output", "counts"]
 Form = Literal["bytes", "json", "avro"]
@@ -77,14 +82,22 @@ WORKLOADS: Mapping[str, Workload] = {
         ),
         Workload("latency", "latency at 1,000 messages/s", HOT, "live", share=1 / 3_000, figures=_LIVE),
         Workload("catch-up", "catch-up, then live", HOT, "live", share=1 / 3, figures=("rate", *_LIVE)),
-        Workload("memory", "count per key, 10 million keys", UNIQUE, check="counts", share=10 / 3, on_request=True),
+        Workload(
+            "memory",
+            "count per key, 10 million keys",
+            UNIQUE,
+            check="counts",
+            share=10 / 3,
+            figures=("rate", "cpu_sec_per_million", "peak_mib", "growth"),
+            on_request=True,
+        ),
     )
 }
 
 
 @dataclass(frozen=True)
 class Goal:
-    """What a figure of ours should be, beside the best of some others' in the same run."""
+    """What a figure of ours should be, beside the best of some others' in the same run, or by itself."""
 
     workload: str
     figure: str
@@ -94,6 +107,8 @@ class Goal:
     at_most: float | None = None
     more_at_most: float | None = None
     """Ours less theirs."""
+    limit: float | None = None
+    """Ours, and nobody's beside it."""
     their_workload: str | None = None
     """Theirs comes from this one; ours against ourselves."""
 
@@ -121,6 +136,8 @@ GOALS = (
     Goal("restart", "seconds", ("streams",), at_most=0.2),
     Goal("latency", "p50_ms", ("getone",), more_at_most=0.5),
     Goal("latency", "p99_ms", ("getone",), more_at_most=2),
+    Goal("memory", "peak_mib", (), limit=round(bound_mib(PARTITIONS))),
+    Goal("memory", "growth", (), limit=1.1),
     Goal("map-exactly-once", "rate", ("paperboy",), at_least=0.65, their_workload="map"),
     Goal("count-exactly-once", "rate", ("paperboy",), at_least=0.65, their_workload="count-hot"),
 )

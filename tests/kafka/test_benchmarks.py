@@ -12,7 +12,7 @@ from benchmarks.contenders import AS_PYTHON, CONTENDERS, OURS
 from benchmarks.oracle import WorkMissing
 from benchmarks.peers.lines import avro_reader
 from benchmarks.trials import Trials
-from benchmarks.workloads import AVRO, HOT, JSON, WORKLOADS
+from benchmarks.workloads import AVRO, HOT, JSON, PARTITIONS, WORKLOADS
 from paperboy.brokers.partitioner import partition_for_key
 
 RECORDS = 2_000
@@ -88,7 +88,7 @@ def test_a_filter_that_lets_other_records_pass_is_found_out(
 def test_inputs_stand_where_the_default_partitioner_puts_them_and_half_pass_the_filter() -> None:
     counts = inputs.expected_counts(HOT, RECORDS)
     assert counts.total() == RECORDS
-    assert len({partition_for_key(key, inputs.PARTITIONS) for key in counts}) == inputs.PARTITIONS
+    assert len({partition_for_key(key, PARTITIONS) for key in counts}) == PARTITIONS
     assert inputs.expected_kept(JSON, RECORDS) == inputs.expected_kept(AVRO, RECORDS) == RECORDS // 2
 
 

@@ -12,6 +12,7 @@ from benchmarks.process import JobFailed, JobProcess
 from benchmarks.quick import worsened
 from benchmarks.report import report
 from benchmarks.results import Results, is_met
+from benchmarks.trials import growth
 from benchmarks.workloads import GOALS, Goal
 
 
@@ -62,6 +63,25 @@ def test_a_goal_of_latency_is_a_difference() -> None:
     assert reached == pytest.approx(0.3)
     assert is_met(goal("latency", "getone"), 0.5)
     assert not is_met(goal("latency", "getone"), 0.51)
+
+
+def test_memory_has_limits_of_its_own() -> None:
+    of_peak, of_growth = (each for each in GOALS if each.workload == "memory")
+    assert of_peak.limit is not None
+    measured = results()
+    measured.note("memory", "paperboy", {"rate": 1.0, "peak_mib": 300.4, "growth": 1.12, "records": 1})
+    reached = measured.reached(of_peak, "paperboy")
+    assert reached == 300.4
+    assert is_met(of_peak, reached)
+    assert not is_met(of_peak, of_peak.limit + 1)
+    assert f"| a limit of its own | 300 | ≤ {of_peak.limit:.0f} | met |" in report(measured)
+    assert not is_met(of_growth, 1.12)
+    assert "| a limit of its own | 1.12× | ≤ 1.10× | missed |" in report(measured)
+
+
+def test_growth_is_of_the_last_quarter_over_the_second() -> None:
+    assert growth([10, 50, 90, 100, 100, 100, 150, 200, 150, 110, 120, 130]) == pytest.approx(1.2)
+    assert growth([100.0] * 11) is None, "too short to tell"
 
 
 def test_what_was_not_measured_is_said_and_reached_nothing() -> None:
