@@ -112,6 +112,7 @@ def _streams(record: Record) -> Entry:
 
 _DECODINGS: dict[str, Callable[[Record], Entry | None]] = {
     "paperboy": _paperboy,
+    "paperboy-as-python": _paperboy,
     "quix": _quix,
     "faust": _faust,
     "streams": _streams,
