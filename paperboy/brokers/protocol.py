@@ -21,6 +21,7 @@ __all__ = [
     "Ack",
     "Assignment",
     "Assignor",
+    "Batches",
     "Broker",
     "Consumer",
     "ConsumerRecord",
@@ -326,6 +327,17 @@ class Producer(Protocol):
         ...
 
 
+class Batches(Protocol):
+    """Records for one partition that are to be sent later. They are made into batches as they come: as objects they
+    would take several times the memory, and the processor's cache from whatever is done meanwhile."""
+
+    def extend(self, records: Iterable[Outgoing]) -> None: ...
+
+    async def send(self) -> list["asyncio.Future[Ack]"]:
+        """As `Producer.send`; once."""
+        ...
+
+
 class TransactionalProducer(Producer, Protocol):
     """A producer whose records, and input offsets with them, become visible together or not at all.
 
@@ -354,6 +366,10 @@ class TransactionalProducer(Producer, Protocol):
         Raises:
             ProducerFenced: it is over; also raised by the futures.
         """
+        ...
+
+    def batches(self, partition: TopicPartition) -> Batches:
+        """For what is to be sent in the transaction after the one that is being committed."""
         ...
 
     async def commit(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:

@@ -119,14 +119,15 @@ class Checkpoints:
             await self.flush()
 
     async def flush(self) -> None:
-        """Hand all sends to the producer. While a transaction is being committed they are kept for the next one, until
-        they are too many.
+        """Hand all sends to the producer. While a transaction is being committed they are kept for the next one, as
+        batches, until they are too many.
 
         Raises:
             BackToDurable: the broker did not take them.
         """
         if self._transaction is not None and self._running is not None and not self._running.done():
             if self._outbox.bytes < self._options.max_unacked_bytes:
+                self._outbox.pack(self._transaction)
                 return
             await asyncio.wait([self._running])
         while self._flushing is not None or self._outbox.bytes:

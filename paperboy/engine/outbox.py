@@ -8,6 +8,7 @@ from typing import Any
 from paperboy.brokers.partitioner import partition_for_key
 from paperboy.brokers.protocol import (
     Ack,
+    Batches,
     Broker,
     GivenHeaders,
     Headers,
@@ -15,6 +16,7 @@ from paperboy.brokers.protocol import (
     Producer,
     TopicDescription,
     TopicPartition,
+    TransactionalProducer,
 )
 from paperboy.clock import Clock
 from paperboy.errors import BrokerError, RecordTooLarge, SerializationError, TopicNotFound
@@ -186,6 +188,8 @@ class Outbox:
         """What was put here and is in no queue yet."""
         self._queues: dict[str, defaultdict[int, list[Outgoing]]] = {}
         """By topic and partition."""
+        self._batches: dict[TopicPartition, Batches] = {}
+        """What is packed; it goes before what is in the queues."""
         self._bytes = 0
         self._acks: list[asyncio.Future[Ack]] = []
         self._unacked_bytes = 0
@@ -232,6 +236,18 @@ class Outbox:
                 size += _headers_size(headers)
         self._bytes += size
 
+    def pack(self, producer: TransactionalProducer) -> None:
+        """Make batches of what waits, and has to go on waiting: the next flush sends them."""
+        self._sort()
+        queues, self._queues = self._queues, {}
+        for name, of_topic in queues.items():
+            for number, records in of_topic.items():
+                partition = TopicPartition(name, number)
+                batches = self._batches.get(partition)
+                if batches is None:
+                    batches = self._batches[partition] = producer.batches(partition)
+                batches.extend(records)
+
     async def flush(self) -> None:
         """Hand everything to the producer; waits for room, not for acks.
 
@@ -243,9 +259,16 @@ class Outbox:
             queues, size = self._queues, self._bytes
             self._queues, self._bytes = {}, 0
             self._keyless += 1
+            batches, self._batches = self._batches, {}
             for name, of_topic in queues.items():
                 for number, records in of_topic.items():
-                    self._acks.extend(await self._producer.send(TopicPartition(name, number), records))
+                    partition = TopicPartition(name, number)
+                    if (before := batches.get(partition)) is None:
+                        self._acks.extend(await self._producer.send(partition, records))
+                    else:
+                        before.extend(records)
+            for of_partition in batches.values():
+                self._acks.extend(await of_partition.send())
             self._unacked_bytes += size
             if self._unacked_bytes > self._max_unacked_bytes:
                 await asyncio.wait(self._acks)
@@ -265,6 +288,6 @@ class Outbox:
     def discard(self) -> None:
         """Forget what waits; what was flushed may be in the log."""
         self._accepted.clear()
-        self._queues, self._bytes = {}, 0
+        self._queues, self._batches, self._bytes = {}, {}, 0
         self._acks.clear()
         self._unacked_bytes = 0

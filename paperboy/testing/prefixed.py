@@ -10,6 +10,7 @@ from paperboy.brokers.protocol import (
     Ack,
     Assignment,
     Assignor,
+    Batches,
     Broker,
     Changes,
     Consumer,
@@ -304,6 +305,9 @@ class _PrefixedTransactionalProducer(_PrefixedProducer):
 
     async def commit(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
         await self._transactions.commit(self._prefix.on(group_id), self._prefix.on_keys(offsets))
+
+    def batches(self, partition: TopicPartition) -> Batches:
+        return self._transactions.batches(self._prefix.on_partition(partition))
 
     async def abort(self) -> None:
         await self._transactions.abort()

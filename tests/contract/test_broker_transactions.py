@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -97,6 +98,26 @@ async def test_several_transactions_follow_one_another(broker: OpenBroker) -> No
                 await producer.commit(group, {source: number})
                 await until_committed(connection, group, source, number)
         assert await values(connection, target, 5) == [b"0", b"1", b"2", b"3", b"4"]
+
+
+async def test_batches_that_are_filled_while_a_transaction_is_committed_are_of_the_next(broker: OpenBroker) -> None:
+    async with connected(broker) as connection:
+        target, group, now_ms = await new_partition(connection), unique("group"), SystemClock().time_ms()
+        async with transactions(connection, unique("id")) as producer:
+            batches = producer.batches(target)
+            await send(producer, target, b"0")
+            committing = asyncio.ensure_future(producer.commit(group, {}))
+            while not committing.done():
+                batches.extend([(None, b"1", (), now_ms)])
+                await asyncio.sleep(0)
+            await committing
+            batches.extend([(None, b"2", (), now_ms)])
+            assert await values(connection, target, 1) == [b"0"]
+            await asyncio.gather(*await batches.send())
+            assert await values(connection, target, 1) == [b"0"], "they are not committed yet"
+            await producer.commit(group, {})
+        found = await values(connection, target, 3)
+        assert [value for value, _ in itertools.groupby(found)] == [b"0", b"1", b"2"]
 
 
 async def test_a_transaction_of_offsets_alone_commits_them(broker: OpenBroker) -> None:

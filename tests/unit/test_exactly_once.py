@@ -8,6 +8,7 @@ import pytest
 
 from paperboy import CheckpointError, DeadLetter, Engine, Exponential, GlobalTable, Handler, Retry, Table
 from paperboy.brokers.memory import MemoryBroker, MemoryCluster, Operation
+from paperboy.brokers.memory.producer import MemoryTransactionalProducer
 from paperboy.brokers.protocol import TopicPartition
 from paperboy.errors import StoreError
 from paperboy.serializers.builtins import Bytes
@@ -186,6 +187,51 @@ async def test_transactions_that_always_expire_stop_the_engine_with_the_remedy()
         await t.send("in", "slow", key="b")
         with pytest.raises(CheckpointError, match="transaction_timeout_sec"):
             await t.settle("1h")
+
+
+# While a transaction is committed.
+
+
+async def test_what_is_sent_meanwhile_is_made_into_batches_at_once_and_goes_out_with_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Sending(Handler):
+        topic = "in"
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            await ctx.send("out", msg.value, key=msg.key)
+
+    packed: list[bytes | None] = []
+    batches = MemoryTransactionalProducer.batches
+
+    def noted(producer: MemoryTransactionalProducer, partition: TopicPartition) -> Any:
+        made = batches(producer, partition)
+        extend = made.extend
+
+        def noting(records: Any) -> None:
+            packed.extend(value for _, value, _, _ in records)
+            extend(records)
+
+        monkeypatch.setattr(made, "extend", noting)
+        return made
+
+    monkeypatch.setattr(MemoryTransactionalProducer, "batches", noted)
+    async with EngineTest(exact(Sending), topics={"out": 1}) as t:
+        faults = cluster_of(t).faults
+        await t.send("in", "1", key="a")
+        await t.settle()
+        faults.hold("end_transaction")
+        await t.send("in", "2", key="a")
+        await t.advance("150ms")
+        await t.send("in", "3", key="a")
+        await t.send("in", "4", key="b")
+        await t.advance("50ms")
+        assert packed == [b"3", b"4"]
+        assert values(t) == [b"1"]
+        release(t, "end_transaction")
+        await t.settle()
+        assert values(t) == [b"1", b"2", b"3", b"4"]
 
 
 # Stores.

@@ -1,13 +1,16 @@
 """Batches as we fill them, and as aiokafka fills them by its public ``append``."""
 
 import asyncio
-from typing import Any
+import itertools
+from typing import Any, cast
 
+from aiokafka import AIOKafkaProducer
 from aiokafka.producer.message_accumulator import BatchBuilder
 from hypothesis import given
 from hypothesis import strategies as st
 
 from paperboy.brokers.kafka.producer import send_batches
+from paperboy.brokers.kafka.transactions import KafkaTransactionalProducer
 from paperboy.brokers.protocol import Outgoing, TopicPartition
 
 BATCH_BYTES = 300
@@ -25,6 +28,8 @@ class Taker:
 
     def create_batch(self) -> BatchBuilder:
         return BatchBuilder(BATCH_BYTES, 0)
+
+    async def begin_transaction(self) -> None: ...
 
     async def send_batch(self, batch: BatchBuilder, topic: str, *, partition: int) -> "asyncio.Future[Any]":
         self.taken.append(batch)
@@ -55,4 +60,23 @@ def test_batches_are_those_that_aiokafka_would_have_made(outgoing: list[Outgoing
     expected = by_aiokafka(outgoing)
     assert counts == [batch.record_count() for batch in taker.taken] == [batch.record_count() for batch in expected]
     assert all(batch.closed() for batch in taker.taken)
+    assert [bytes(batch._build()) for batch in taker.taken] == [bytes(batch._build()) for batch in expected]
+
+
+@given(pieces=st.lists(records, max_size=5))
+def test_what_is_put_into_batches_piece_by_piece_makes_the_same_ones(pieces: list[list[Outgoing]]) -> None:
+    taker = Taker()
+    producer = KafkaTransactionalProducer("kafka", "id", 60, {})
+    producer._producer = cast(AIOKafkaProducer, taker)
+
+    async def send() -> list[int]:
+        batches = producer.batches(TopicPartition("out", 0))
+        for piece in pieces:
+            batches.extend(piece)
+        assert taker.taken == [], "nothing goes out before it is to"
+        return [(await ack).records for ack in await batches.send()]
+
+    counts = asyncio.run(send())
+    expected = by_aiokafka(list(itertools.chain(*pieces)))
+    assert counts == [batch.record_count() for batch in expected]
     assert [bytes(batch._build()) for batch in taker.taken] == [bytes(batch._build()) for batch in expected]

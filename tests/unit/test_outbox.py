@@ -1,7 +1,7 @@
 """Records on their way out: what is refused at once, where they go, and what a failed one does."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -54,6 +54,32 @@ class Producer:
     @property
     def values(self) -> list[tuple[TopicPartition, list[bytes | None]]]:
         return [(partition, [value for _, value, _, _ in records]) for partition, records in self.sent]
+
+
+class Packing(Producer):
+    """As `Producer`, in transactions."""
+
+    transactional_id = "id"
+
+    def batches(self, partition: TopicPartition) -> "Packed":
+        return Packed(self, partition)
+
+    async def commit(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None: ...
+
+    async def abort(self) -> None: ...
+
+
+class Packed:
+    def __init__(self, producer: Producer, partition: TopicPartition) -> None:
+        self._producer = producer
+        self._partition = partition
+        self._records: list[Outgoing] = []
+
+    def extend(self, records: Iterable[Outgoing]) -> None:
+        self._records.extend(records)
+
+    async def send(self) -> list["asyncio.Future[Ack]"]:
+        return await self._producer.send(self._partition, self._records)
 
 
 async def outbox_for(producer: Producer, max_unacked_bytes: int = 1_000_000, **partitions: int) -> Outbox:
@@ -444,6 +470,39 @@ async def test_what_is_discarded_is_forgotten() -> None:
     outbox.put([send(b"z" * 9_000)])
     await outbox.flush()
     assert [values for _, values in producer.values] == [[b"x" * 9_000], [b"z" * 9_000]]
+
+
+async def test_what_is_packed_goes_out_with_the_next_flush_before_what_was_sent_since() -> None:
+    producer = Packing()
+    outbox = await outbox_for(producer, out=2, other=1)
+    outbox.put([send(b"1", partition=0), send(b"2", partition=1)])
+    outbox.pack(producer)
+    outbox.put([send(b"3", partition=0)])
+    outbox.pack(producer)
+    outbox.put([send(b"4", partition=0), send(b"5", topic="other")])
+    assert producer.sent == []
+    assert outbox.bytes == sum(64 + len(value) for value in (b"1", b"2", b"3", b"4", b"5")), "it counts as before"
+    await outbox.flush()
+    assert sorted(producer.values) == [
+        (TopicPartition("other", 0), [b"5"]),
+        (TopicPartition("out", 0), [b"1", b"3", b"4"]),
+        (TopicPartition("out", 1), [b"2"]),
+    ]
+    assert outbox.bytes == 0
+    assert outbox.take_acks() == producer.acks
+    await outbox.flush()
+    assert len(producer.sent) == 3, "once"
+
+
+async def test_what_is_packed_and_discarded_is_forgotten() -> None:
+    producer = Packing()
+    outbox = await outbox_for(producer, out=1)
+    outbox.put([send()])
+    outbox.pack(producer)
+    outbox.discard()
+    assert outbox.bytes == 0
+    await outbox.flush()
+    assert producer.sent == []
 
 
 async def test_a_flush_of_nothing_sends_nothing() -> None:

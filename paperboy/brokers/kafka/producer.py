@@ -1,8 +1,9 @@
 """Writing batches to Kafka."""
 
 import asyncio
+import itertools
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -12,6 +13,10 @@ from paperboy.brokers.protocol import Ack, Outgoing, TopicPartition
 from paperboy.errors import BrokerError
 
 BATCH_BYTES = 256 * 1024
+
+Batch = tuple[Any, int]
+"""One of aiokafka's, and how many records it holds."""
+
 _NO_HEADERS: list[tuple[str, bytes | None]] = []  # aiokafka's batch takes a list and nothing else
 
 
@@ -105,33 +110,53 @@ def _hear(waiter: "asyncio.Future[object]") -> None:
         waiter.exception()
 
 
+class Filling:
+    """Makes batches of records, each as full as it can be."""
+
+    def __init__(self, producer: AIOKafkaProducer) -> None:
+        self._producer = producer
+        self._batch: Any = None
+        self._count = 0
+
+    def filled(self, records: Iterable[Outgoing]) -> Iterator[Batch]:
+        """Add records, and hand out what they have filled. To be read to its end."""
+        if self._batch is None:
+            self._batch = self._producer.create_batch()
+        append, count = self._batch._builder.append, self._count  # what batch.append comes to, two calls further down
+        for key, value, headers, timestamp_ms in records:
+            listed = list(headers) if headers else _NO_HEADERS
+            if append(count, timestamp_ms, key, value, listed) is None:
+                yield self._batch, count
+                self._batch = self._producer.create_batch()
+                append, count = self._batch._builder.append, 0
+                append(0, timestamp_ms, key, value, listed)
+            count += 1
+        self._count = count
+
+    def rest(self) -> Iterator[Batch]:
+        """The last one, which is not full, if there is one."""
+        if self._count:
+            yield self._batch, self._count
+
+
 async def send_batches(
-    producer: AIOKafkaProducer, partition: TopicPartition, records: Sequence[Outgoing], name: str
+    producer: AIOKafkaProducer, partition: TopicPartition, records: Iterable[Outgoing], name: str
 ) -> list["asyncio.Future[Ack]"]:
     """Queue records as ready-made batches: see `Producer.send`.
 
     Args:
         name: the broker's, for messages.
     """
-    acks = []
-    batch = producer.create_batch()
-    append, count = batch._builder.append, 0  # which is what batch.append comes to, two calls further down
-    for key, value, headers, timestamp_ms in records:
-        listed = list(headers) if headers else _NO_HEADERS
-        if append(count, timestamp_ms, key, value, listed) is None:
-            acks.append(await _submit(producer, batch, count, partition, name))
-            batch = producer.create_batch()
-            append, count = batch._builder.append, 0
-            append(0, timestamp_ms, key, value, listed)
-        count += 1
-    if count:
-        acks.append(await _submit(producer, batch, count, partition, name))
-    return acks
+    filling = Filling(producer)
+    batches = itertools.chain(filling.filled(records), filling.rest())
+    return [await submit(producer, batch, partition, name) for batch in batches]
 
 
-async def _submit(
-    producer: AIOKafkaProducer, batch: Any, count: int, partition: TopicPartition, name: str
+async def submit(
+    producer: AIOKafkaProducer, of_records: Batch, partition: TopicPartition, name: str
 ) -> "asyncio.Future[Ack]":
+    """Queue a batch."""
+    batch, count = of_records
     batch._relative_offset = count
     batch.close()
     ack: asyncio.Future[Ack] = asyncio.get_running_loop().create_future()

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from aiokafka import AIOKafkaProducer
 from aiokafka import TopicPartition as KafkaTopicPartition
@@ -12,8 +12,8 @@ from aiokafka.protocol.transaction import EndTxnRequest, TxnOffsetCommitRequest
 from aiokafka.structs import OffsetAndMetadata
 
 from paperboy.brokers.kafka.errors import translating
-from paperboy.brokers.kafka.producer import BATCH_BYTES, hear_drains, send_batches
-from paperboy.brokers.protocol import Ack, Outgoing, TopicPartition
+from paperboy.brokers.kafka.producer import BATCH_BYTES, Batch, Filling, hear_drains, send_batches, submit
+from paperboy.brokers.protocol import Ack, Batches, Outgoing, TopicPartition
 from paperboy.errors import BrokerError
 
 MARK = "paperboy transaction "
@@ -71,6 +71,16 @@ class KafkaTransactionalProducer:
             await self._begin(producer)
             return await send_batches(producer, partition, records, self._name)
 
+    def batches(self, partition: TopicPartition) -> Batches:
+        return _KafkaBatches(self, self._started, partition)
+
+    async def submit(self, partition: TopicPartition, batches: Iterable[Batch]) -> list["asyncio.Future[Ack]"]:
+        """As `send`, of batches that are made."""
+        producer = self._started
+        with _translating(f"Sending to {partition} on {self._name}"):
+            await self._begin(producer)
+            return [await submit(producer, batch, partition, self._name) for batch in batches]
+
     async def commit(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
         producer = self._started
         theirs = {
@@ -102,6 +112,24 @@ class KafkaTransactionalProducer:
         if self._producer is None:
             raise BrokerError(f"The producer {self.transactional_id!r} to {self._name} is not open.")
         return self._producer
+
+
+class _KafkaBatches:
+    """See `Batches`."""
+
+    def __init__(
+        self, transactions: KafkaTransactionalProducer, producer: AIOKafkaProducer, partition: TopicPartition
+    ) -> None:
+        self._transactions = transactions
+        self._partition = partition
+        self._filling = Filling(producer)
+        self._filled: list[Batch] = []
+
+    def extend(self, records: Iterable[Outgoing]) -> None:
+        self._filled.extend(self._filling.filled(records))
+
+    async def send(self) -> list["asyncio.Future[Ack]"]:
+        return await self._transactions.submit(self._partition, [*self._filled, *self._filling.rest()])
 
 
 class _Unanswered(kafka_errors.IncompatibleBrokerVersion):  # type: ignore[misc]

@@ -2,12 +2,12 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from paperboy.brokers.memory.batches import Batch, batches
 from paperboy.brokers.memory.cluster import MemoryCluster
 from paperboy.brokers.memory.waiting import refuse, settle
-from paperboy.brokers.protocol import Ack, Outgoing, TopicPartition
+from paperboy.brokers.protocol import Ack, Batches, Outgoing, TopicPartition
 from paperboy.errors import BrokerError
 
 _Queued = tuple[TopicPartition, Batch, "asyncio.Future[Ack]"]
@@ -137,6 +137,9 @@ class MemoryTransactionalProducer:
         self._is_open = True
         return acks
 
+    def batches(self, partition: TopicPartition) -> Batches:
+        return _MemoryBatches(self, partition)
+
     async def commit(self, group_id: str, offsets: Mapping[TopicPartition, int]) -> None:
         await self._started.flush()
         faults, transactions = self._cluster.faults, self._cluster.transactions
@@ -168,3 +171,18 @@ class MemoryTransactionalProducer:
         if self._producer is None:
             raise BrokerError(f"The producer {self.transactional_id!r} to {self._cluster} is not open.")
         return self._producer
+
+
+class _MemoryBatches:
+    """See `Batches`."""
+
+    def __init__(self, producer: MemoryTransactionalProducer, partition: TopicPartition) -> None:
+        self._producer = producer
+        self._partition = partition
+        self._records: list[Outgoing] = []
+
+    def extend(self, records: Iterable[Outgoing]) -> None:
+        self._records.extend(records)
+
+    async def send(self) -> list["asyncio.Future[Ack]"]:
+        return await self._producer.send(self._partition, self._records)
