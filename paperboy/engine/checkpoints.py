@@ -90,7 +90,7 @@ class Checkpoints:
         options = self._options
         return (
             self._requested
-            or self._loop.time() >= self.due_at
+            or (self._loop.time() >= self.due_at and (self._running is None or self._running.done()))
             or any(
                 len(table.partition.layer) >= options.max_overlay_keys
                 or table.partition.layer_bytes >= options.max_overlay_bytes

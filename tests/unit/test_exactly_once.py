@@ -223,7 +223,7 @@ async def test_what_is_sent_meanwhile_is_made_into_batches_at_once_and_goes_out_
         await t.settle()
         faults.hold("end_transaction")
         await t.send("in", "2", key="a")
-        await t.advance("150ms")
+        await t.advance("1s")
         await t.send("in", "3", key="a")
         await t.send("in", "4", key="b")
         await t.advance("50ms")
@@ -232,6 +232,29 @@ async def test_what_is_sent_meanwhile_is_made_into_batches_at_once_and_goes_out_
         release(t, "end_transaction")
         await t.settle()
         assert values(t) == [b"1", b"2", b"3", b"4"]
+
+
+async def test_a_task_goes_on_for_as_long_as_a_commit_takes() -> None:
+    handled: list[bytes] = []
+
+    class Sending(Handler):
+        topic = "in"
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            handled.append(msg.value)
+            await ctx.send("out", msg.value, key=msg.key)
+
+    async with EngineTest(exact(Sending), topics={"out": 1}) as t:
+        cluster_of(t).faults.hold("end_transaction")
+        for value in (b"1", b"2", b"3"):
+            await t.send("in", value, key="a")
+            await t.advance("1s")
+        assert handled == [b"1", b"2", b"3"]
+        assert values(t) == []
+        release(t, "end_transaction")
+        await t.settle()
+        assert values(t) == [b"1", b"2", b"3"]
 
 
 # Stores.
