@@ -257,6 +257,29 @@ async def test_a_task_goes_on_for_as_long_as_a_commit_takes() -> None:
         assert values(t) == [b"1", b"2", b"3"]
 
 
+async def test_a_task_waits_for_a_commit_behind_which_too_much_waits() -> None:
+    handled: list[bytes] = []
+
+    class Sending(Handler):
+        topic = "in"
+
+        @classmethod
+        async def on_message(cls, msg, ctx):
+            handled.append(msg.value)
+            await ctx.send("out", msg.value, key=msg.key)
+
+    async with EngineTest(exact(Sending, max_unacked_bytes=150), topics={"out": 1}) as t:
+        cluster_of(t).faults.hold("end_transaction")
+        for value in (b"1", b"2", b"3", b"4", b"5"):
+            await t.send("in", value, key="a")
+            await t.advance("1s")
+        assert handled == [b"1", b"2", b"3", b"4"], "three of 66 bytes are too many"
+        assert values(t) == []
+        release(t, "end_transaction")
+        await t.settle()
+        assert values(t) == [b"1", b"2", b"3", b"4", b"5"]
+
+
 # Stores.
 
 
