@@ -222,7 +222,8 @@ class Reader(Protocol):
     ) -> dict[TopicPartition, list[Record]]:
         """Chunks of records, in offset order, of the named partitions only; what is fetched for others is kept.
 
-        Returns as soon as there is anything, or ``{}`` after `timeout_sec` seconds. Keys and values are bytes or None.
+        Returns as soon as there is anything, or ``{}``: after `timeout_sec` seconds, or when a position has moved past
+        what is never handed out. Keys and values are bytes or None.
 
         Raises:
             OffsetOutOfRange: a position is not in the log (nothing is reset silently).
@@ -256,7 +257,11 @@ class Consumer(Protocol):
         self, partitions: Collection[TopicPartition], timeout_sec: float, max_records: int | None = None
     ) -> dict[TopicPartition, list[Record]]:
         """As `Reader.fetch`; also raises what went wrong in the background. May take longer than its time-out while a
-        rebalance is under way. Not to be cancelled."""
+        rebalance is under way. Not to be cancelled, but see `wake`."""
+        ...
+
+    def wake(self) -> None:
+        """Let the fetch that is under way, if there is one, return now."""
         ...
 
     def position(self, partition: TopicPartition) -> int | None:

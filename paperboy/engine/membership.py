@@ -23,8 +23,8 @@ from paperboy.tables.table import Table
 
 _log = get_logger("paperboy.membership")
 
-_FETCH_TIMEOUT_SEC = 0.1
-"""A fetch cannot be interrupted: this is how long a partition that gets room may wait for the running one."""
+_FETCH_TIMEOUT_SEC = 1.0
+"""How long nothing may come before it is looked what has gone wrong in the background."""
 _STALE_SEC = 5.0
 """An end offset that was heard longer ago is asked for again."""
 _BACKOFF_SEC = 0.1
@@ -82,6 +82,10 @@ class Membership:
         self._runners: dict[TaskId, asyncio.Task[None]] = {}
         self._opening = Opening(wiring, dispatches, followers, self._changelogs.__getitem__, self._follow_changelogs)
         self._room = asyncio.Event()
+        self._fetching: set[TopicPartition] = set()
+        """The partitions of the fetch that is under way."""
+        self._crowded: list[Task] = []
+        """The tasks of which it leaves out a partition."""
         self._fetch_failures = 0
         """Of late."""
         self._fetch_failed_at = -math.inf
@@ -130,7 +134,7 @@ class Membership:
             self._apply_limits(task)
             self._runners[task.id] = self._spawn(self._run(task), name=f"task {task.name}")
         self.assigned.set()
-        self._room.set()
+        self._fetch_anew()
 
     # What the engine asks and tells.
 
@@ -142,7 +146,7 @@ class Membership:
     def stop_taking(self) -> None:
         """Let no task begin another message, and take no new assignment."""
         self._stopping = True
-        self._room.set()
+        self._fetch_anew()
         for task in self.tasks.values():
             task.stop_taking()
 
@@ -178,11 +182,12 @@ class Membership:
         for task in self.tasks.values():
             self._apply_limits(task)
             task.wake()
-        self._room.set()
+        self._fetch_anew()
 
     def make_room(self) -> None:
         """A task has handled something."""
-        self._room.set()
+        if any(not self._fetching.issuperset(task.sources.wanted()) for task in self._crowded):
+            self._fetch_anew()
 
     def restoring(self) -> dict[str, Restoring]:
         """What is being restored now, by the name of the task, or of the global table."""
@@ -205,7 +210,7 @@ class Membership:
         consumer = self._wiring.consumer
         while not self._stopping:
             self._room.clear()
-            wanted = [partition for task in self.tasks.values() if task.ready for partition in task.sources.wanted()]
+            wanted = self._wanted()
             try:
                 # Without a partition it hears what has gone wrong in the background.
                 chunks = await consumer.fetch(wanted, _FETCH_TIMEOUT_SEC if wanted else 0)
@@ -304,7 +309,7 @@ class Membership:
 
     async def _open(self, task: Task) -> None:
         await self._opening.open(task)
-        self._room.set()
+        self._fetch_anew()
 
     def _begin_again(self, error: OffsetOutOfRange) -> None:
         """A position has fallen out of the log while it was being read."""
@@ -360,9 +365,22 @@ class Membership:
             await asyncio.wait(self._runners.values(), timeout=timeout_sec)
         return [task_id for task_id, runner in self._runners.items() if not runner.done()]
 
+    def _wanted(self) -> list[TopicPartition]:
+        """The partitions to fetch now."""
+        ready = [(task, task.sources.wanted()) for task in self.tasks.values() if task.ready]
+        self._crowded = [task for task, wanted in ready if len(wanted) < len(task.sources.partitions)]
+        partitions = [partition for _, wanted in ready for partition in wanted]
+        self._fetching = set(partitions)
+        return partitions
+
+    def _fetch_anew(self) -> None:
+        """Other partitions are wanted than those that are being fetched."""
+        self._room.set()
+        self._wiring.consumer.wake()
+
     async def _until_room(self) -> None:
         try:
-            async with asyncio.timeout(1.0):
+            async with asyncio.timeout(_FETCH_TIMEOUT_SEC):
                 await self._room.wait()
         except TimeoutError:
             pass

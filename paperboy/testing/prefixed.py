@@ -193,6 +193,9 @@ class _PrefixedConsumer:
     ) -> dict[TopicPartition, list[Record]]:
         return await self._prefix.fetch(self._consumer, partitions, timeout_sec, max_records)
 
+    def wake(self) -> None:
+        self._consumer.wake()
+
     def position(self, partition: TopicPartition) -> int | None:
         return self._consumer.position(self._prefix.on_partition(partition))
 

@@ -19,6 +19,7 @@ from tests.contract.conftest import (
     unique,
     write,
 )
+from tests.contract.engine.kit import until
 
 
 async def test_a_lone_member_gets_every_partition_of_its_topics_sorted(broker: OpenBroker) -> None:
@@ -324,6 +325,26 @@ async def test_a_fetch_tells_the_end_of_the_partition(broker: OpenBroker) -> Non
                 while (nothing := one.consumer.watermark(empty)) is None:
                     await one.consumer.fetch([empty], 0.1)
             assert nothing.end_offset == 0
+
+
+async def test_a_fetch_that_waits_returns_when_it_is_woken_and_the_next_one_waits_again(broker: OpenBroker) -> None:
+    async with connected(broker) as connection:
+        topic = await new_topic(connection)
+        partition = TopicPartition(topic, 0)
+        async with member(connection, unique("group"), topic) as one:
+            await one.until_assigned(1)
+            one.release()
+            one.consumer.wake()  # nobody is there to be woken
+            fetch = asyncio.create_task(one.consumer.fetch([partition], 10 * PATIENCE_SEC))
+            await until(lambda: one.consumer.watermark(partition) is not None)  # it is under way
+            assert not fetch.done()
+            one.consumer.wake()
+            async with asyncio.timeout(PATIENCE_SEC):
+                assert await fetch == {}
+            fetch = asyncio.create_task(one.consumer.fetch([partition], 10 * PATIENCE_SEC))
+            await write(connection, partition, b"a")
+            async with asyncio.timeout(PATIENCE_SEC):
+                assert [record.value for record in (await fetch)[partition]] == [b"a"]
 
 
 async def test_partitions_of_others_have_no_position(broker: OpenBroker) -> None:

@@ -76,6 +76,19 @@ async def test_records_and_offsets_are_there_when_their_transaction_is_committed
         await until_committed(connection, group, source, 7)
 
 
+async def test_a_fetch_returns_when_nothing_but_a_marker_has_come(broker: OpenBroker) -> None:
+    async with connected(broker) as connection:
+        target = await new_partition(connection)
+        async with reading(connection, {target: 0}) as reader, transactions(connection, unique("id")) as producer:
+            fetch = asyncio.create_task(reader.fetch([target], 10 * PATIENCE_SEC))
+            await send(producer, target, b"1")
+            await producer.abort()
+            async with asyncio.timeout(PATIENCE_SEC):
+                assert await fetch == {}
+                while reader.position(target) < 2:  # a broker may tell of the record and of its marker one by one
+                    assert await reader.fetch([target], 10 * PATIENCE_SEC) == {}
+
+
 async def test_what_is_aborted_is_never_seen_and_holds_nothing_up(broker: OpenBroker) -> None:
     async with connected(broker) as connection:
         target = await new_partition(connection)

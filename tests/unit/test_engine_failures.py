@@ -625,8 +625,10 @@ async def test_an_offset_that_falls_out_of_the_log_while_it_is_read_is_gone_on_b
     engine = kit.engine(Views, offset_out_of_range="continue")
     async with engine:
         await engine.caught_up()
+        assert engine._membership is not None
         cluster.faults.hold("fetch")
-        await asyncio.sleep(0.15)  # the fetch that is under way ends
+        engine._membership.apply_limits()  # the fetch that is under way ends
+        await until(lambda: bool(cluster.faults._held["fetch"]._waiters))
         await kit.send(source, [(b"a", b"x")] * 5)
         cluster.delete_records(TopicPartition(source, 0), 8)
         cluster.faults.release("fetch")

@@ -73,6 +73,8 @@ class KafkaConsumer:
         self._confirmed_at = -math.inf
         self._asking: dict[asyncio.Timeout, None] = {}
         self._nothing_asked = asyncio.Event()
+        self._woken: asyncio.Future[None] | None = None
+        """Of the fetch that is under way."""
 
     async def start(self, listener: RebalanceListener) -> None:
         self._listener = listener
@@ -111,11 +113,18 @@ class KafkaConsumer:
         mine = [partition for partition in partitions if partition not in self._held]
         if not mine:
             return {}  # getmany of no partition would mean every partition
+        self._woken = asyncio.get_running_loop().create_future()
         try:
-            chunks = await fetch(consumer, mine, timeout_sec, max_records, self._name)
+            chunks = await fetch(consumer, mine, timeout_sec, max_records, self._name, self._woken)
         except NotOwner:
             return {}  # the rebalance that took them tells the listener
+        finally:
+            self._woken = None
         return {partition: records for partition, records in chunks.items() if partition not in self._held}
+
+    def wake(self) -> None:
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
 
     def position(self, partition: TopicPartition) -> int | None:
         state = self._state(partition)

@@ -25,6 +25,8 @@ class Fetched(OrderedDict[TopicPartition, Any]):
         super().__init__()
         self.unpack: Callable[[PartitionRecords], Any] = unpacked
         """What is handed out of a partition."""
+        self.passed = False
+        """Whether there was something of which nothing is handed out: a position has moved past it."""
 
     def __setitem__(self, partition: TopicPartition, result: Any) -> None:
         if type(result) is FetchResult:
@@ -42,6 +44,11 @@ class _GetAll:
         """A part of it was handed out by aiokafka, which then has to hand out the rest."""
 
     def __call__(self, max_records: int | None = None) -> Any:
+        chunk = self._chunk(max_records)
+        self._fetched.passed = self._fetched.passed or not chunk
+        return chunk
+
+    def _chunk(self, max_records: int | None) -> Any:
         result = self._result
         if self._begun or max_records is not None:
             self._begun = True

@@ -83,6 +83,9 @@ class MemoryConsumer:
             raise BrokerError(f"Group {self._group.name!r} on {self._cluster}: joining failed: {error}") from error
         return await self._fetcher.fetch(partitions, timeout_sec, max_records)
 
+    def wake(self) -> None:
+        self._fetcher.wake()
+
     def position(self, partition: TopicPartition) -> int | None:
         return self._fetcher.position(partition)
 

@@ -16,14 +16,22 @@ class Fetcher:
         self._cluster = cluster
         self._positions: dict[TopicPartition, int] = {}
         self._ends: dict[TopicPartition, tuple[int, float]] = {}
-        self._moved = Signal()
+        self._news = Signal()
+        """For a fetch: it stands elsewhere, or is to return."""
         self._held = False
+        self._returns = False
+        """Whether the fetch under way waits for nothing more."""
         self._turn = 0
 
     def stand_at(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Go on at these offsets."""
         self._positions.update(offsets)
-        self._moved.notify()
+        self._news.notify()
+
+    def wake(self) -> None:
+        """Let a fetch that waits return."""
+        self._returns = True
+        self._news.notify()
 
     def hold(self) -> None:
         """Fetch nothing, until `forget_all` and a new stand."""
@@ -48,16 +56,17 @@ class Fetcher:
         self, partitions: Collection[TopicPartition], timeout_sec: float, max_records: int | None
     ) -> dict[TopicPartition, list[Record]]:
         """See `Reader.fetch`."""
+        self._returns = timeout_sec <= 0
         named = list(dict.fromkeys(partitions))
         await self._cluster.faults.meet("fetch")
         chunks = self._take(named, max_records)
-        if chunks or timeout_sec <= 0:
+        if chunks or self._returns:
             return chunks
         try:
             async with asyncio.timeout(timeout_sec):
-                while not chunks:
+                while not (chunks or self._returns):
                     logs = [self._cluster.log(partition) for partition in self._standing(named)]
-                    await any_of([self._moved, *(log.appended for log in logs)])
+                    await any_of([self._news, *(log.appended for log in logs)])
                     chunks = self._take(named, max_records)
         except TimeoutError:
             chunks = self._take(named, max_records)
@@ -78,8 +87,11 @@ class Fetcher:
             self._ends[partition] = (log.stable_offset, now)
             if max_records == 0:
                 continue
-            records, self._positions[partition] = log.read(self._positions[partition], max_records)
-            if records:
+            position = self._positions[partition]
+            records, self._positions[partition] = log.read(position, max_records)
+            if not records:
+                self._returns = self._returns or self._positions[partition] != position
+            else:
                 chunks[partition] = records
                 if max_records is not None:
                     max_records -= len(records)

@@ -68,19 +68,35 @@ def test_a_test_costs_little_more_than_the_engine_in_it() -> None:
     assert ratio < 2
 
 
-async def test_a_test_takes_few_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+class Counting(VirtualLoop):
     """Each turn of a loop costs some 20 microseconds, and their number is the same on every machine."""
+
     turned = 0
 
-    class Counting(VirtualLoop):
-        def _run_once(self) -> None:
-            nonlocal turned
-            turned += 1
-            super()._run_once()  # type: ignore[misc]
+    def _run_once(self) -> None:
+        Counting.turned += 1
+        super()._run_once()  # type: ignore[misc]
 
+
+@pytest.fixture
+def turns(monkeypatch: pytest.MonkeyPatch) -> type[Counting]:
+    """Counts the turns of every EngineTest."""
     monkeypatch.setattr("paperboy.testing.bench.VirtualLoop", Counting)
+    monkeypatch.setattr(Counting, "turned", 0)
+    return Counting
+
+
+async def test_a_test_takes_few_turns(turns: type[Counting]) -> None:
     await with_the_kit(engine())
-    assert 0 < turned < 200
+    assert 0 < turns.turned < 200
+
+
+async def test_an_engine_that_has_nothing_to_do_wakes_a_few_times_a_second(turns: type[Counting]) -> None:
+    async with EngineTest(engine()) as t:
+        await t.settle()
+        before = turns.turned
+        await t.advance("1h")
+        assert turns.turned - before < 5 * 3600
 
 
 async def test_what_waits_in_virtual_time_costs_no_real_time() -> None:
