@@ -1,6 +1,7 @@
 """What every test has: `async def` tests, the real Kafka, and the mark of those that need it."""
 
 import asyncio
+import gc
 import inspect
 import os
 import subprocess
@@ -66,6 +67,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.kafka)
         if isinstance(item, pytest.Function) and "compiled" in item.fixturenames:
             item.add_marker(pytest.mark.compiled)
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests that were collected stay to the end: nobody looks through them for garbage in each of them."""
+    gc.freeze()
 
 
 def needs_kafka(item: pytest.Function) -> bool:
