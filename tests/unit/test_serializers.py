@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from paperboy.errors import ConfigurationError, DeserializationError, SerializationError
 from paperboy.serializers import UUID, Bytes, Double, Integer, Json, Long, MessagePack, Serializer, String, Typed
 from paperboy.serializers.equality import same
+from tests.shown import shown
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 VECTORS: list[dict[str, str]] = json.loads((Path(__file__).parent / "formats" / "java.json").read_text())
@@ -88,7 +89,7 @@ def test_another_value_is_refused(serializer: Serializer, value: Any) -> None:
         (Integer(), b""), (Integer(), b"\0" * 8), (Long(), b"\0" * 4), (Double(), b"\0" * 7), (UUID(), b"\0" * 16),
         (UUID(), b"{00000000-0000-0000-0000-000000000001}"), (UUID(), b"00000000000000000000000000000001"),
     ],
-    ids=repr,
+    ids=shown,
 )  # fmt: skip
 def test_other_bytes_are_refused(serializer: Serializer, data: bytes) -> None:
     with pytest.raises(DeserializationError, match=f"no {type(serializer).__name__}.*something else"):
@@ -151,7 +152,7 @@ def test_the_bytes_of_json_are_those_of_python_s_json(value: Any) -> None:
     assert Json().serialize([value]) == expected
 
 
-@pytest.mark.parametrize("value", [1e16, -1e22, 1e-5, 1.5e300, 0.0001, 5e-324, 123456789012345678.0], ids=repr)
+@pytest.mark.parametrize("value", [1e16, -1e22, 1e-5, 1.5e300, 0.0001, 5e-324, 123456789012345678.0], ids=shown)
 def test_large_and_small_floats_keep_the_form_they_had(value: float) -> None:
     assert Json().serialize(value) == repr(value).encode()
 

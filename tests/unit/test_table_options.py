@@ -25,6 +25,7 @@ from paperboy.tables.keys import encode_key
 from paperboy.tables.layer import changelog_values
 from paperboy.tables.partition import TablePartition
 from paperboy.tables.stores.memory import MemoryStore
+from tests.shown import shown
 from tests.unit.table_kit import Task, open_store, store_frozen
 
 
@@ -123,7 +124,7 @@ class Colour(enum.Enum):
 
 
 @pytest.mark.parametrize(
-    "default", [0, "", (), (1, ("a",)), frozenset({1}), Decimal(1), Frozen(1), Colour.RED], ids=repr
+    "default", [0, "", (), (1, ("a",)), frozenset({1}), Decimal(1), Frozen(1), Colour.RED], ids=shown
 )
 def test_a_default_that_cannot_change_is_given_as_it_is(default: object) -> None:
     assert held(Table("clicks", default=default)).get("missing") is default
@@ -153,7 +154,7 @@ def test_many_are_set_from_a_mapping_or_from_pairs() -> None:
 
 
 @pytest.mark.parametrize(
-    "refused", [("x", object()), ([1], 1), ("x", "y" * 2_000), ("x" * 2_000, 1), ("x",), None], ids=str
+    "refused", [("x", object()), ([1], 1), ("x", "y" * 2_000), ("x" * 2_000, 1), ("x",), None], ids=shown
 )
 def test_where_one_of_many_is_refused_none_is_set(refused: Any) -> None:
     task, table = Task(), Table("clicks")
@@ -262,7 +263,7 @@ def test_an_empty_value_is_a_value() -> None:
         assert "a" in partition
 
 
-@pytest.mark.parametrize("value", [7, b"7", ["7"], None], ids=repr)
+@pytest.mark.parametrize("value", [7, b"7", ["7"], None], ids=shown)
 def test_a_value_that_would_not_come_back_equal_is_refused(value: object) -> None:
     partition = held(Table("clicks", value_serializer=Text()))
     with pytest.raises(SerializationError) as caught:
@@ -273,7 +274,7 @@ def test_a_value_that_would_not_come_back_equal_is_refused(value: object) -> Non
     partition.set("anna", "7")
 
 
-@pytest.mark.parametrize("value", [True, 7.0, Decimal(7)], ids=repr)
+@pytest.mark.parametrize("value", [True, 7.0, Decimal(7)], ids=shown)
 def test_equal_is_not_enough_where_the_type_is_another(value: object) -> None:
     class Numbers:
         def serialize(self, value: Any) -> bytes:
@@ -341,7 +342,7 @@ def test_what_a_serializer_raises_is_chained_and_names_the_table(part: str) -> N
     assert caught.value.__cause__.__cause__ is Failing.error
 
 
-@pytest.mark.parametrize("made", ["text", None, bytearray(b"x"), memoryview(b"x")], ids=repr)
+@pytest.mark.parametrize("made", ["text", None, bytearray(b"x"), memoryview(b"x")], ids=shown)
 def test_a_serializer_that_makes_no_bytes_is_refused(made: Any) -> None:
     class Wrong(Text):
         def serialize(self, value: Any) -> bytes:
@@ -370,7 +371,7 @@ def test_a_value_that_is_changed_after_set_or_get_is_not_changed_in_the_table() 
     assert partition.get("a") == ["home"]
 
 
-@pytest.mark.parametrize("serializer", [str.encode, json, object(), "utf-8"], ids=repr)
+@pytest.mark.parametrize("serializer", [str.encode, json, object(), "utf-8"], ids=shown)
 def test_what_is_no_serializer_is_refused(serializer: Any) -> None:
     for option in ("key_serializer", "value_serializer"):
         with pytest.raises(ConfigurationError, match=rf"'clicks': {option} is .* serialize and deserialize"):
@@ -404,7 +405,7 @@ def test_a_definition_tells_tables_that_write_otherwise_from_each_other() -> Non
 
 
 @pytest.mark.parametrize("option", ["schema_version", "max_value_bytes"])
-@pytest.mark.parametrize("value", [0, -1, 1.0, "1", True], ids=repr)
+@pytest.mark.parametrize("value", [0, -1, 1.0, "1", True], ids=shown)
 def test_what_is_no_count_is_refused(option: str, value: Any) -> None:
     with pytest.raises(ConfigurationError, match=rf"'clicks': {option} is .* int of at least 1"):
         Table("clicks", **{option: value})
@@ -493,13 +494,13 @@ def test_json_keeps_the_order_of_a_dict_or_makes_equal_ones_equal_bytes() -> Non
     assert Json(sort_keys=True).serialize({"b": 1, "a": 2}) == b'{"a":2,"b":1}'
 
 
-@pytest.mark.parametrize("value", ["text", 7, None, bytearray(b"x"), memoryview(b"x")], ids=repr)
+@pytest.mark.parametrize("value", ["text", 7, None, bytearray(b"x"), memoryview(b"x")], ids=shown)
 def test_bytes_takes_bytes(value: Any) -> None:
     with pytest.raises(SerializationError, match="Bytes takes bytes, and not"):
         Bytes().serialize(value)
 
 
-@pytest.mark.parametrize("value", [b"bytes", 7, None, Name("a")], ids=repr)
+@pytest.mark.parametrize("value", [b"bytes", 7, None, Name("a")], ids=shown)
 def test_string_takes_a_str(value: Any) -> None:
     with pytest.raises(SerializationError, match="String takes a str, and not"):
         String().serialize(value)
@@ -811,7 +812,7 @@ def test_a_snapshot_ends_with_a_store(clicks: Table, partitions: list[TableParti
     snapshot.close()
 
 
-@pytest.mark.parametrize("limit", [-1, 1.5], ids=repr)
+@pytest.mark.parametrize("limit", [-1, 1.5], ids=shown)
 def test_a_snapshot_refuses_what_a_scan_refuses(clicks: Table, limit: Any) -> None:
     with pytest.raises(TableError, match=r"'clicks'.*limited to"):
         clicks.snapshot().items(limit=limit)

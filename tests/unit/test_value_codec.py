@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from paperboy.errors import DeserializationError, SerializationError
 from paperboy.serializers.values import IMMUTABLE, MAX_VALUE_DEPTH, decode_value, encode_value, needs_encoding_now
+from tests.shown import shown
 from tests.unit.formats.anatomy import anatomy
 
 
@@ -119,7 +120,7 @@ def test_a_value_comes_back_equal_and_of_its_types(value: object) -> None:
         {number: str(number) for number in range(70_000)},
         tuple(range(70_000)),
     ],
-    ids=lambda value: repr(value)[:40],
+    ids=lambda value: shown(value)[:40],
 )
 def test_these_come_back_too(value: object) -> None:
     assert anatomy(decode_value(encode_value(value))) == anatomy(value)
@@ -223,7 +224,7 @@ REFUSED: list[tuple[object, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("value", "message"), REFUSED, ids=lambda value: repr(value)[:40])
+@pytest.mark.parametrize(("value", "message"), REFUSED, ids=lambda value: shown(value)[:40])
 def test_what_would_not_come_back_is_refused_wherever_it_stands(value: object, message: str) -> None:
     for place in (value, [value], (1, value), {"a": value}, {"a": [{"b": (1, value)}]}, [2**70, value]):
         with pytest.raises(SerializationError, match=message):
@@ -438,7 +439,7 @@ def test_what_cannot_change_and_is_small_may_be_encoded_later(value: object) -> 
         *("ü", "\ud800", "x" * 2000, b"x" * 2000, 1 << 9000, Decimal("1" * 5000)),
         *(datetime.min, time.min, Name("a"), Number.ONE, Visit("/"), bytearray()),
     ],
-    ids=lambda value: repr(value)[:40],
+    ids=lambda value: shown(value)[:40],
 )
 def test_what_can_change_or_fail_or_is_large_is_encoded_now(value: object) -> None:
     assert needs_encoding_now(value)
