@@ -69,7 +69,7 @@ faults: $(STAMP) ## Try every failing message and every fault on the wire on a r
 		tests/contract/engine/test_error_policies.py tests/kafka/test_faults_on_the_wire.py
 
 fuzz: $(STAMP) ## Send 50,000 records of random bytes through each serializer; make test sends 5,000: PAPERBOY_FUZZ_SEED=… again.
-	@PAPERBOY_FUZZ_RECORDS=$${PAPERBOY_FUZZ_RECORDS:-50000} $(RUN) -m pytest -s tests/unit/test_poison_fuzz.py $(ARGS)
+	@PAPERBOY_FUZZ_RECORDS=$${PAPERBOY_FUZZ_RECORDS:-50000} $(RUN) -m pytest -s tests/properties/test_poison_fuzz.py $(ARGS)
 
 check: $(STAMP) ## Check format, lint, types and the arrows between the rooms.
 	$(VENV)/bin/ruff format --check --diff

@@ -22,7 +22,7 @@ from paperboy.tables.stores.options import RocksDBOptions
 from paperboy.tables.stores.protocol import StoreIdentity
 from paperboy.tables.stores.rocksdb import RocksDBStore
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 IDENTITY = StoreIdentity("clicks", 3, "group-clicks-changelog", "first-id", "keys 1, values 1")
 
@@ -155,7 +155,7 @@ def test_one_store_at_a_time_has_a_directory(path: Path) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from tests.unit.test_rocksdb_store import opened
+from tests.contract.stores.test_rocksdb_store import opened
 with opened(Path(sys.argv[1])):
     print("open", flush=True)
     sys.stdin.read()
@@ -363,7 +363,7 @@ TOO_MANY_FILES = """
 import os, resource, sys
 from pathlib import Path
 from paperboy.errors import StoreError
-from tests.unit.test_rocksdb_store import opened
+from tests.contract.stores.test_rocksdb_store import opened
 path = Path(sys.argv[1])
 files = len(os.listdir("/dev/fd"))
 _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -392,7 +392,7 @@ DISK_FULL = """
 import resource, sys
 from pathlib import Path
 from paperboy.errors import StoreError
-from tests.unit.test_rocksdb_store import ENTRIES, opened
+from tests.contract.stores.test_rocksdb_store import ENTRIES, opened
 import os
 path = Path(sys.argv[1])
 try:

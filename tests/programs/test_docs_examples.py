@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "testing.md"
 FENCE = re.compile(r"^```python\n(?P<code>.*?)^```$", re.M | re.S)
 BLOCKS = {
