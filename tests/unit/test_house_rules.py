@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -41,18 +41,18 @@ NOT_OURS = {"build", "dist", "node_modules"}
 
 def whims(source: str) -> list[str]:
     """What in this source would make two runs of one input differ, as ``line: what``."""
-    tree = ast.parse(source)
+    nodes = list(ast.walk(ast.parse(source)))
     found = [
-        *_forbidden_imports(tree),
-        *_forbidden_attributes(tree),
-        *_default_executors(tree),
-        *_loops_over_sets(tree),
+        *_forbidden_imports(nodes),
+        *_forbidden_attributes(nodes),
+        *_default_executors(nodes),
+        *_loops_over_sets(nodes),
     ]
     return [f"{line}: {what}" for line, what in sorted(found)]
 
 
-def _forbidden_imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    for node in ast.walk(tree):
+def _forbidden_imports(nodes: Sequence[ast.AST]) -> Iterator[tuple[int, str]]:
+    for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name.split(".")[0] in FORBIDDEN_MODULES:
@@ -64,9 +64,9 @@ def _forbidden_imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
                     yield node.lineno, f"from {node.module} import {alias.name}"
 
 
-def _forbidden_attributes(tree: ast.Module) -> Iterator[tuple[int, str]]:
-    real_names = _real_names(tree)
-    for node in ast.walk(tree):
+def _forbidden_attributes(nodes: Sequence[ast.AST]) -> Iterator[tuple[int, str]]:
+    real_names = _real_names(nodes)
+    for node in nodes:
         if isinstance(node, ast.Attribute):
             owner = node.value
             name = owner.id if isinstance(owner, ast.Name) else owner.attr if isinstance(owner, ast.Attribute) else ""
@@ -74,35 +74,37 @@ def _forbidden_attributes(tree: ast.Module) -> Iterator[tuple[int, str]]:
                 yield node.lineno, f"{name}.{node.attr}"
 
 
-def _real_names(tree: ast.Module) -> dict[str, str]:
+def _real_names(nodes: Sequence[ast.AST]) -> dict[str, str]:
     """The names that imports gave to modules and types: ``import uuid as u`` makes ``{"u": "uuid"}``."""
-    imports = (node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom))
+    imports = (node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom))
     return {alias.asname or alias.name: alias.name for node in imports for alias in node.names}
 
 
-def _default_executors(tree: ast.Module) -> Iterator[tuple[int, str]]:
+def _default_executors(nodes: Sequence[ast.AST]) -> Iterator[tuple[int, str]]:
     """The loop's own threads, in place of the one executor that is handed in."""
-    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+    for call in (node for node in nodes if isinstance(node, ast.Call)):
         if _called(call) == "run_in_executor" and call.args:
             executor = call.args[0]
             if isinstance(executor, ast.Constant) and executor.value is None:
                 yield call.lineno, "run_in_executor(None, …)"
 
 
-def _loops_over_sets(tree: ast.Module) -> Iterator[tuple[int, str]]:
+def _loops_over_sets(nodes: Sequence[ast.AST]) -> Iterator[tuple[int, str]]:
     """``for … in`` over a set of tasks, called for on the spot or kept in a variable first."""
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    if not any(isinstance(node, ast.Call) and _gives_set_of_tasks(node) for node in nodes):
+        return
+    functions = [node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     seen: set[tuple[int, str]] = set()
-    for scope in [tree, *functions]:
+    for scope in [nodes, *(list(ast.walk(function)) for function in functions)]:
         names = {
             name.id
-            for node in ast.walk(scope)
+            for node in scope
             if isinstance(node, ast.Assign) and _gives_set_of_tasks(node.value)
             for target in node.targets
             for name in ast.walk(target)
             if isinstance(name, ast.Name)
         }
-        for node in ast.walk(scope):
+        for node in scope:
             if isinstance(node, ast.For | ast.AsyncFor | ast.comprehension):
                 over = node.iter
                 if _gives_set_of_tasks(over) or (isinstance(over, ast.Name) and over.id in names):
