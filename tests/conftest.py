@@ -19,7 +19,7 @@ TIME_LIMIT_SEC = 60.0
 """How long an `async def` test may take that has no `time_limit` mark."""
 
 ROOT = Path(__file__).parents[1]
-_KAFKA_TESTS = Path(__file__).parent / "kafka"
+_KAFKA_TESTS = {Path(__file__).parent / name for name in ("kafka", "chaos")}
 _SERVERS = {"kafka_bootstrap", "registry_url"}
 """The fixtures that bring a real Kafka, or the real schema registry that is fetched as it is."""
 
@@ -76,7 +76,7 @@ def pytest_collection_finish() -> None:
 
 def needs_kafka(item: pytest.Function) -> bool:
     """By its directory, by its fixtures, or by being the "kafka" (or "apicurio") case of a parametrised test."""
-    if _KAFKA_TESTS in item.path.parents or not _SERVERS.isdisjoint(item.fixturenames):
+    if not _KAFKA_TESTS.isdisjoint(item.path.parents) or not _SERVERS.isdisjoint(item.fixturenames):
         return True
     callspec = getattr(item, "callspec", None)
     return callspec is not None and any(
