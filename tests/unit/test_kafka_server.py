@@ -86,6 +86,7 @@ def test_the_pom_names_the_version_that_the_cache_is_named_after() -> None:
 def test_a_free_port_is_not_one_that_somebody_listens_on() -> None:
     port = free_port(set())
     with socket.socket() as somebody:
+        somebody.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
         somebody.bind((HOST, port))
         somebody.listen()
         assert free_port(set()) != port
