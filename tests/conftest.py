@@ -69,9 +69,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.compiled)
 
 
+def pytest_collection() -> None:
+    """Nothing of what is collected is garbage."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """Thousands of tests that were collected stay to the end: nobody looks through them for garbage in each of them."""
     gc.freeze()
+    gc.enable()
 
 
 def needs_kafka(item: pytest.Function) -> bool:
