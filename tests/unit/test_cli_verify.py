@@ -15,6 +15,7 @@ from paperboy.cli.spool import Said
 from paperboy.cli.verify import Difference, Equal, Outdated, Verdict, Wrong, compared, verify
 from paperboy.tables.stores.memory import MemoryStore
 from paperboy.tables.stores.protocol import StoreIdentity
+from paperboy.testing.virtual_time import VirtualLoop
 
 CHANGELOG = TopicPartition("clicks-changelog", 0)
 IDENTITY = StoreIdentity("clicks", 0, CHANGELOG.topic, "", "keys: format 1; values: format 1; schema version: 1")
@@ -239,7 +240,9 @@ def test_no_compaction_makes_a_difference_and_none_hides_one_that_can_be_known(
                 tampered[0], store.get(tampered[0]), true.get(tampered[0]),
             )  # fmt: skip
 
-    asyncio.run(run())
+    loop = VirtualLoop()
+    loop.run(run())
+    loop.close()
 
 
 async def take(log: Log, step: tuple[bytes, bytes | None] | int) -> None:

@@ -177,7 +177,7 @@ async def test_engines_on_one_loop_share_a_watchdog_and_the_last_one_ends_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     strict, lax = Counters(), Counters()
-    with ExitStack() as first, watched(60.0, lax) as watchdog:
+    with ExitStack() as first, watched(5.0, lax) as watchdog:
         assert first.enter_context(watched(LIMIT_SEC, strict)) is watchdog
         assert len(watching_threads()) == 1
         block_for_a_while(watchdog, 2 * LIMIT_SEC)
@@ -185,7 +185,7 @@ async def test_engines_on_one_loop_share_a_watchdog_and_the_last_one_ends_it(
         first.close()
         assert len(watching_threads()) == 1, "one engine is left"
         assert watchdog._watch is not None
-        assert watchdog._watch.limit_sec == 60.0
+        assert watchdog._watch.limit_sec == 5.0
     assert len(said(caplog, "event loop blocked")) == 1, "the lowest limit counts, and it is said once"
     assert lax.blocked == 0, "it was not longer than this engine's"
     assert (watching_threads(), module._watchdogs) == ([], {})
