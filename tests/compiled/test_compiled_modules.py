@@ -12,10 +12,10 @@ ROOT = Path(__file__).parents[2]
 
 SUITE = [
     "tests/contract/engine/test_tables.py",
+    "tests/properties/test_exactly_once_faults.py",
     "tests/properties/test_table_partition.py",
     "tests/unit/test_checkpoints.py",
     "tests/unit/test_engine_failures.py",
-    "tests/unit/test_exactly_once_faults.py",
     "tests/unit/test_failed_messages.py",
     "tests/unit/test_lanes.py",
     "tests/unit/test_outbox.py",
