@@ -1,4 +1,4 @@
-"""A worker of the transfers example that chaos changes, with a journal.
+"""A worker of the payments example that chaos changes, with a journal.
 
     python -m tests.chaos.payer BOOTSTRAP PREFIX GROUP STATE_DIR JOURNAL WAIT_SEC COMMIT_SEC
 
@@ -10,7 +10,7 @@ import asyncio
 import logging
 import sys
 
-from examples.transfers.job import Books, Credits, Deposits, Transfers, transfers_engine
+from examples.payments.job import Books, Credits, Deposits, Transfers, transfers_engine
 from paperboy import Context
 from paperboy.handlers.handler import Message
 from tests.chaos.member import Journal

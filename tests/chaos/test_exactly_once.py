@@ -15,7 +15,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import CoordinationType
 
-from examples.transfers.job import clearing, encoded, topics
+from examples.payments.job import clearing, encoded, topics
 from paperboy.brokers.partitioner import partition_for_key
 from paperboy.brokers.protocol import Record, TopicPartition, TopicSpec
 from paperboy.errors import BrokerError

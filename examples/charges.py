@@ -1,12 +1,12 @@
 """Charges orders at a payment service that is away at times: retries, a circuit breaker, dead letters.
 
-    python examples/payments.py                                       on the embedded broker
-    python examples/payments.py --bootstrap-servers localhost:9092    on a Kafka
+    python examples/charges.py                                       on the embedded broker
+    python examples/charges.py --bootstrap-servers localhost:9092    on a Kafka
 
 On a Kafka the dead letter stays, to be looked at and replayed, from the directory of this file:
 
-    paperboy dlt show payments:engine orders-dlt
-    paperboy dlt replay payments:engine orders-dlt --yes
+    paperboy dlt show charges:engine orders-dlt
+    paperboy dlt replay charges:engine orders-dlt --yes
 """
 
 import argparse
@@ -57,18 +57,18 @@ class Charge(Handler):
         charged[msg.key] = msg.value["amount"]
 
 
-def payments(bootstrap_servers: str) -> Engine:
-    engine = Engine(Charge, bootstrap_servers=bootstrap_servers, group_id="payments")
+def charges(bootstrap_servers: str) -> Engine:
+    engine = Engine(Charge, bootstrap_servers=bootstrap_servers, group_id="charges")
     engine.register_table(charged)
     return engine
 
 
-engine = payments("localhost:9092")  # for the command
+engine = charges("localhost:9092")  # for the command
 
 
 async def main(bootstrap_servers: str) -> None:
     await make_topic(bootstrap_servers, Charge.topic)
-    engine = payments(bootstrap_servers)
+    engine = charges(bootstrap_servers)
     async with engine:
         for order, customer, amount in (("1", "anna", 7.5), ("2", "eve", 3.0), ("3", "bert", 0.0), ("4", "bert", 1.5)):
             value = json.dumps({"customer": customer, "amount": amount}).encode()
@@ -91,5 +91,5 @@ async def make_topic(bootstrap_servers: str, topic: str) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Charge orders at a payment service that is away at times.")
-    parser.add_argument("--bootstrap-servers", default="memory://payments", help="host:port of a Kafka")
+    parser.add_argument("--bootstrap-servers", default="memory://charges", help="host:port of a Kafka")
     asyncio.run(main(parser.parse_args().bootstrap_servers))

@@ -1,8 +1,8 @@
-"""The transfers example on each broker."""
+"""The payments example on each broker."""
 
 import pytest
 
-from examples.transfers import demo
+from examples.payments import demo
 from tests.contract.engine.kit import Kit
 
 

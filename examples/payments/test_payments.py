@@ -2,7 +2,7 @@
 
 import random
 
-from examples.transfers.job import clearing, encoded, topics, transfers_job
+from examples.payments.job import clearing, encoded, topics, transfers_job
 from paperboy.testing import EngineTest
 
 PARTITIONS = 3

@@ -1,7 +1,7 @@
 """Moves money between accounts in several partitions, exactly once, and shows that none is lost or made.
 
-python -m examples.transfers.demo                                       on the embedded broker
-python -m examples.transfers.demo --bootstrap-servers localhost:9092    on a Kafka
+python -m examples.payments.demo                                       on the embedded broker
+python -m examples.payments.demo --bootstrap-servers localhost:9092    on a Kafka
 """
 
 import argparse
@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 
-from examples.transfers.job import encoded, topics, transfers_job
+from examples.payments.job import encoded, topics, transfers_job
 from paperboy.brokers import open_broker
 from paperboy.brokers.protocol import TopicSpec
 from paperboy.clock import random_id
