@@ -10,6 +10,8 @@ PORT ?= 9092
 SEEDS ?= 10000
 BOOTSTRAP ?=
 ARGS ?=
+# Processes that run tests side by side: one more than there are cores, because some wait.
+WORKERS ?= $(shell expr 1 + "$$(getconf _NPROCESSORS_ONLN)")
 
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.stamp
@@ -47,7 +49,7 @@ test: $(STAMP) ## Run every test, on the embedded broker and on a real Kafka and
 		echo "Tests that start a Kafka of their own will fail. $$remedy" >&2; \
 	fi; \
 	if [ $$kafka = none ]; then rest="compiled and not kafka"; else rest="compiled or kafka"; fi; \
-	$(RUN) -m pytest -n auto -m "not kafka and not compiled" $(ARGS) && end=0 || end=$$?; \
+	$(RUN) -m pytest -n $(WORKERS) --dist worksteal -m "not kafka and not compiled" $(ARGS) && end=0 || end=$$?; \
 	if [ $$end = 0 ] || [ $$end = 5 ]; then \
 		$(RUN) -m pytest -m "$$rest" $(ARGS) && end=0 || { second=$$?; [ $$second = 5 ] || end=$$second; }; \
 	fi; \
@@ -58,7 +60,7 @@ test: $(STAMP) ## Run every test, on the embedded broker and on a real Kafka and
 	exit $$end
 
 test-fast: $(STAMP) ## Run the tests that need nothing but Python, without the flights, on all cores.
-	@$(RUN) -m pytest -n auto -m "not kafka and not compiled" --ignore-glob='*/test_flights.py' $(ARGS)
+	@$(RUN) -m pytest -n $(WORKERS) --dist worksteal -m "not kafka and not compiled" --ignore-glob='*/test_flights.py' $(ARGS)
 
 simulate: $(STAMP) ## Run SEEDS (10000) seeds of the simulation on all cores, up to the first that breaks a promise; FIRST=… begins there.
 	@$(RUN) -m tests.simulation seeds --seeds $(SEEDS) --first $(or $(FIRST),0)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from paperboy.testing.virtual_time import VirtualLoop
 from tests.kafka_server import KafkaServer, KafkaUnavailable
 from tests.registry_server import RegistryServer
 from tests.server_process import ServerError
@@ -34,7 +35,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     limit_sec = float(mark.args[0]) if mark else TIME_LIMIT_SEC
     names = pyfuncitem._fixtureinfo.argnames
     arguments = {name: pyfuncitem.funcargs[name] for name in names}
-    asyncio.run(_run(lambda: test(**arguments), limit_sec))
+    loop_factory = VirtualLoop if pyfuncitem.get_closest_marker("virtual_time") else None
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(_run(lambda: test(**arguments), limit_sec))
     return True
 
 

@@ -100,13 +100,13 @@ async def test_a_restore_that_takes_long_neither_drops_the_member_nor_starts_a_r
         await kit.send(changelog, [entry(b"%d" % number, number) for number in range(1_000)], partition)
     may_read = asyncio.Event()
     may_read.set()
-    fetch = KafkaReader.fetch
+    fetch = KafkaReader.fetch_changes
 
     async def slow_fetch(self: KafkaReader, *arguments: Any, **options: Any) -> Any:
         await may_read.wait()
         return await fetch(self, *arguments, **options)
 
-    monkeypatch.setattr(KafkaReader, "fetch", slow_fetch)
+    monkeypatch.setattr(KafkaReader, "fetch_changes", slow_fetch)
     options = {"session_timeout_sec": session_sec, "heartbeat_interval_sec": 0.3}
     (first, first_saw), (second, second_saw) = counting(kit, topic, options), counting(kit, topic, options)
     async with first:

@@ -19,6 +19,8 @@ from paperboy.testing import EngineTest
 from tests.contract.engine.kit import Kit, said, until
 from tests.unit.test_memory_broker_time import run
 
+pytestmark = pytest.mark.virtual_time
+
 
 @pytest.fixture
 def kit() -> Kit:

@@ -14,7 +14,7 @@ from paperboy.brokers.kafka.reader import KafkaReader
 from paperboy.brokers.memory import memory_cluster
 from paperboy.brokers.memory.reader import MemoryReader
 from paperboy.brokers.partitioner import partition_for_key
-from paperboy.brokers.protocol import Record, TopicPartition, TopicSpec
+from paperboy.brokers.protocol import Changes, Reader, TopicPartition, TopicSpec
 from paperboy.clock import random_id
 from paperboy.engine import globals as following
 from paperboy.serializers import Bytes, String
@@ -92,24 +92,20 @@ async def test_it_is_complete_before_the_first_record_is_handled(kit: Kit, monke
 def slow_readers(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
     """Every reader's first fetch brings 100 records; the next one waits for the event."""
     gate = asyncio.Event()
+    fetched: set[Any] = set()
 
-    def slowly(fetch: Callable[..., Any]) -> Callable[..., Any]:
-        fetched: set[Any] = set()
-
-        async def fetch_slowly(
-            self: Any, partitions: Collection[TopicPartition], timeout_sec: float, max_records: int | None = None
-        ) -> dict[TopicPartition, list[Record]]:
-            if self in fetched:
-                await gate.wait()
-            chunks: dict[TopicPartition, list[Record]] = await fetch(self, partitions, timeout_sec, 100)
-            if chunks:
-                fetched.add(self)
-            return chunks
-
-        return fetch_slowly
+    async def fetch_slowly(
+        self: Reader, partitions: Collection[TopicPartition], timeout_sec: float
+    ) -> dict[TopicPartition, list[Changes]]:
+        if self in fetched:
+            await gate.wait()
+        chunks = await self.fetch(partitions, timeout_sec, 100)
+        if chunks:
+            fetched.add(self)
+        return {partition: Changes.of(records) for partition, records in chunks.items()}
 
     for kind in (KafkaReader, MemoryReader):
-        monkeypatch.setattr(kind, "fetch", slowly(kind.fetch))
+        monkeypatch.setattr(kind, "fetch_changes", fetch_slowly)
     return gate
 
 
