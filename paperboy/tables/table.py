@@ -1,12 +1,12 @@
 """Tables: keys and values that handlers keep between messages."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from paperboy.done import DONE, Done
 from paperboy.errors import ConfigurationError, TableError
 from paperboy.serializers.protocol import Serializer
+from paperboy.tables.access import Access
 from paperboy.tables.codec import codec, name_of
 from paperboy.tables.options import (
     checked_count,
@@ -16,15 +16,15 @@ from paperboy.tables.options import (
     parsed_store,
     typed_serializer,
 )
-from paperboy.tables.partition import UNSET, Change, TablePartition
+from paperboy.tables.partition import Change, TablePartition
 from paperboy.tables.scan import WhileHandled
 from paperboy.tables.snapshot import Entry, Snapshot
-from paperboy.tables.unit import Message, UnitBeside, message_of_call
+from paperboy.tables.unit import UnitBeside, message_of_call
 
 __all__ = ["Entry", "Table"]
 
 
-class Table:
+class Table(Access):
     """A key-value table, kept in a store and backed by a compacted changelog topic.
 
     A table is partitioned as the topics of the handlers that use it: a key's entry lives in the partition of the
@@ -94,12 +94,10 @@ class Table:
     ) -> None:
         if not name or not isinstance(name, str):
             raise ConfigurationError(f"A table needs a name, and {name!r} is none.")
-        self.name = name
+        super().__init__(name, default_factory(name, default), has_default=default is not None)
         self.store = store
         self.store_kind, self.store_path = parsed_store(name, store)
         """``"memory"`` or ``"rocksdb"``, and the directory in place of the engine's ``state_dir``, if any."""
-        self.has_default = default is not None
-        self.make_default = default_factory(name, default)
         key_serializer = checked_serializer(name, "key_serializer", key_serializer)
         value_serializer = checked_serializer(name, "value_serializer", value_serializer)
         self.key_serializer = typed_serializer(name, "key", key_type, key_serializer)
@@ -143,90 +141,6 @@ class Table:
     def write_with(self, key_serializer: Serializer | None, value_serializer: Serializer | None) -> None:
         """For the engine, before partitions are opened: what its serializers are for its topic."""
         self.codec = codec(key_serializer, value_serializer)
-
-    def get(self, key: Any, default: Any = UNSET) -> Any:
-        """The value of `key`, or `default`, or else the table's own default.
-
-        Raises:
-            SerializationError: `key` cannot be a key.
-            DeserializationError: the value cannot be read.
-            TableError: there is no message being handled here, or its task does not hold this table.
-        """
-        message = message_of_call.get()
-        if message is not None:
-            unit = message.unit
-            if unit.message is message and (partition := unit.tables.get(self.name)) is not None:
-                return partition.get(key, default)
-        raise self._misused(message)
-
-    def set(self, key: Any, value: Any) -> Done:
-        """Put `value` under `key`: done when the call returns, with or without ``await``.
-
-        Raises:
-            SerializationError: `key` or `value` would not come back equal in value and type.
-            TableError: as `get`; or the value is larger than the table, or its changelog, takes.
-        """
-        message = message_of_call.get()
-        if message is not None:
-            unit = message.unit
-            if unit.message is message and (partition := unit.tables.get(self.name)) is not None:
-                partition.set(key, value)
-                return DONE
-        raise self._misused(message)
-
-    def delete(self, key: Any) -> Done:
-        """Remove `key`, whether it is there or not: done when the call returns, with or without ``await``."""
-        self._partition().delete(key)
-        return DONE
-
-    def get_many(self, keys: Iterable[Any], default: Any = UNSET) -> list[Any]:
-        """The values of `keys`, in their order, `default` for what is not there. Quicker than many `get`."""
-        return self._partition().get_many(keys, default)
-
-    def set_many(self, entries: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> Done:
-        """Put all these entries: a mapping, or pairs of key and value. Where one is refused, none is put."""
-        self._partition().set_many(entries.items() if isinstance(entries, Mapping) else entries)
-        return DONE
-
-    def delete_many(self, keys: Iterable[Any]) -> Done:
-        """Remove all these keys, whether they are there or not. Where one cannot be a key, none is removed."""
-        self._partition().delete_many(keys)
-        return DONE
-
-    def update(self, key: Any, fn: Callable[[Any], Any], default: Any = UNSET) -> Any:
-        """Set `key` to ``fn(its value)`` (to ``fn(default)`` where it has none); returns the new value."""
-        partition = self._partition()
-        value = fn(partition.get(key, default))
-        partition.set(key, value)
-        return value
-
-    def __getitem__(self, key: Any) -> Any:
-        """Raises KeyError where `key` is not there, and the table has no default."""
-        value = self._partition().get(key, _MISSING)
-        if value is not _MISSING:
-            return value
-        if self.has_default:
-            return self.make_default()
-        raise KeyError(key)
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        message = message_of_call.get()
-        if message is not None:
-            unit = message.unit
-            if unit.message is message and (partition := unit.tables.get(self.name)) is not None:
-                partition.set(key, value)
-                return
-        raise self._misused(message)
-
-    def __delitem__(self, key: Any) -> None:
-        """Raises KeyError where `key` is not there; `delete` does not mind."""
-        partition = self._partition()
-        if key not in partition:
-            raise KeyError(key)
-        partition.delete(key)
-
-    def __contains__(self, key: Any) -> bool:
-        return key in self._partition()
 
     def __iter__(self) -> Iterator[Any]:
         """As `keys`."""
@@ -345,13 +259,6 @@ class Table:
             raise ConfigurationError(f"Table {self.name!r} is in use by another running engine: make one for each.")
         self._held = held
 
-    def _partition(self) -> TablePartition:
-        """The table's partition in the task of this call; `get`, `set` and `table[key] = …` have it inline."""
-        message = message_of_call.get()
-        if message is None or message.unit.message is not message or self.name not in message.unit.tables:
-            raise self._misused(message)
-        return message.unit.tables[self.name]
-
     def _scan(
         self, read: Callable[..., Iterator[Any]], prefix: Any, start: Any, stop: Any, reverse: bool, limit: int | None
     ) -> Iterator[Any]:
@@ -360,23 +267,3 @@ class Table:
         message = message_of_call.get()
         assert message is not None
         return WhileHandled(self.name, message, scan)
-
-    def _misused(self, message: Message | None) -> TableError:
-        if message is None:
-            return TableError(
-                f"Table {self.name!r} was used outside a message: get and set work inside a handler's hooks;"
-                " elsewhere read table.snapshot()."
-            )
-        unit = message.unit
-        if unit.message is not message:
-            return TableError(
-                f"Table {self.name!r} was used in {unit.name} after its message had ended: await what a hook starts"
-                " before the hook returns."
-            )
-        return TableError(
-            f"Table {self.name!r} was used in {unit.name}, whose handlers do not hold it: register it with the engine"
-            " and name it in the handler's tables=[…], or send the data to a topic of a handler that has it."
-        )
-
-
-_MISSING = object()
