@@ -121,6 +121,7 @@ compiled: $(STAMP) ## Make the compiled wheel, and lay it over a copy of the che
 	@$(COMPILED_WHEEL) --wheel-dir build/compiled/wheel build/compiled/wheel/*.tar.gz
 	@git ls-files -z | xargs -0 cp --parents -t build/compiled
 	@$(RUN) -m zipfile -e build/compiled/wheel/*.whl build/compiled
+	@$(RUN) -m compileall -q build/compiled/paperboy  # as pip does when it installs
 
 test-compiled: compiled ## Run the tests of the embedded broker, and 200 seeds of the simulation, on the compiled modules.
 	@cd build/compiled && $(abspath $(RUN)) -m pytest -m "not kafka and not compiled" --ignore-glob='*/test_flights.py' $(ARGS)
