@@ -212,7 +212,7 @@ class PartitionMachine(RuleBasedStateMachine):
         before = self.directory / str(self.crashes)
         self.crashes += 1
         if before.exists():
-            shutil.copytree(before, self.directory / str(self.crashes))
+            _copy_as_of_now(before, self.directory / str(self.crashes))
         self.undo.clear()
         self.open()
         self.begin_from_durable()
@@ -259,3 +259,13 @@ class DiskMachine(PartitionMachine):
 TestAPartitionInMemory = PartitionMachine.TestCase
 TestAPartitionOnDisk = DiskMachine.TestCase
 TestAPartitionOnDisk.settings = settings(max_examples=30, deadline=None)
+
+
+def _copy_as_of_now(directory: Path, copy: Path) -> None:
+    """RocksDB tidies up beside us: what it has deleted while it was copied was never there at one moment."""
+    while True:
+        try:
+            shutil.copytree(directory, copy)
+            return
+        except shutil.Error:
+            shutil.rmtree(copy)
